@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The graph IR: types, operators, graphs, text form, drawing and the reference interpreter."""
+
+from codesign.ir.graph import Graph, GraphBuilder, Node, rewrite, verify
+from codesign.ir.ops import OPS, Op
+from codesign.ir.types import F32, S8, S32, U8, DType, TensorType
+
+__all__ = [
+    "F32", "OPS", "S8", "S32", "U8", "DType", "Graph", "GraphBuilder", "Node", "Op", "TensorType",
+    "rewrite", "verify",
+]  # fmt: skip
