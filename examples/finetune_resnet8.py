@@ -68,7 +68,8 @@ def finetune(
 
     Equal seeds give equal weights on one machine. With ``minutes`` the learning rate falls by the
     clock where the steps lag behind it by over 5 %, so that the run ends annealed in time; the
-    result then depends on the machine's speed, and this is printed. ``limit``: use only the first so many training images (smoke tests).
+    result then depends on the machine's speed, and this is printed. ``limit``: use only the first
+    so many images (smoke tests).
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)

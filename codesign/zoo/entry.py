@@ -57,14 +57,15 @@ def example_images(
 ) -> Tensor:
     """Image-like noise: coarse, middle and fine structure, so that samples differ from each other.
 
-    White noise would not do: after a global pooling all its samples look the same.
+    White noise would not do: after a global pooling all its samples look the same. The structure
+    has a size in pixels, so that a small image looks like a crop of a large one.
     ``shape`` is NCHW; the values follow ``kind`` and depend on ``seed`` and ``shape`` alone.
     """
     generator = torch.Generator().manual_seed(seed)
     count, channels, height, width = shape
     image = torch.zeros(shape, dtype=torch.float64)
-    for cells, amplitude in ((2, 0.8), (8, 0.5), (0, 0.35)):
-        rows, columns = (min(cells or n, n) for n in (height, width))
+    for pixels, cells, amplitude in ((48, 2, 0.8), (12, 4, 0.5), (1, 1, 0.35)):
+        rows, columns = (max(cells, n // pixels) for n in (height, width))
         grid = torch.randn(
             (count, channels, rows, columns), generator=generator, dtype=torch.float64
         )

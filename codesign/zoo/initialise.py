@@ -19,10 +19,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from codesign.zoo.entry import Entry, example_images
 
-_CALIBRATION_BATCH = 4
-_CALIBRATION_SIDE = 96
-"""Pixels: larger inputs are calibrated at this side, a multiple of every network's stride."""
-_SHRINK = 0.25
+_CALIBRATION_PIXELS = 3 * 224 * 224
+"""Three images of ImageNet size, more of a smaller size; the full side, for the sake of borders."""
+_CALIBRATION_IMAGES = 64
+_SHRINK = 0.3
 """Part of a channel's variance that is replaced by the mean over channels (few samples)."""
 
 
@@ -63,12 +63,8 @@ def initialise(module: nn.Module, entry: Entry, seed: int) -> None:
 def _calibrate(module: nn.Module, entry: Entry, seed: int) -> None:
     """Set the running statistics from one batch, layer by layer in order of execution."""
     _, channels, height, width = entry.input_shape
-    shape = (
-        _CALIBRATION_BATCH,
-        channels,
-        min(height, _CALIBRATION_SIDE),
-        min(width, _CALIBRATION_SIDE),
-    )
+    count = min(_CALIBRATION_IMAGES, max(1, _CALIBRATION_PIXELS // (height * width)))
+    shape = (count, channels, height, width)
     batch = example_images(shape, entry.input_kind, seed + 1, torch.float64)
 
     def set_statistics(layer: nn.Module, inputs: tuple[Tensor]) -> None:

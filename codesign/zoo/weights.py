@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weight files: ``.pt``/``.pth`` state dicts, ``.npz``, and MLPerf Tiny's ``.h5`` and ``.tflite``."""
+"""Weight files: ``.pt``/``.pth`` state dicts, ``.npz``, MLPerf Tiny's ``.h5`` and ``.tflite``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def load_weights(module: nn.Module, path: Path, name: str) -> None:
 def save_npz(module: nn.Module, path: Path) -> None:
     """Write the state dict of ``module`` as ``.npz``, one array per name."""
     arrays = {key: value.cpu().numpy() for key, value in module.state_dict().items()}
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    np.savez(path, **arrays)
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
