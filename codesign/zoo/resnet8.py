@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from codesign.zoo.entry import Entry, InputKind
 
-_EPSILON = 1e-3
+EPSILON = 1e-3
+"""Of every batch norm (Keras's default)."""
 
 
 class SameConv3x3(nn.Module):
@@ -38,9 +39,9 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = SameConv3x3(inputs, outputs, stride)
-        self.bn1 = nn.BatchNorm2d(outputs, _EPSILON)
+        self.bn1 = nn.BatchNorm2d(outputs, EPSILON)
         self.conv2 = SameConv3x3(outputs, outputs, 1)
-        self.bn2 = nn.BatchNorm2d(outputs, _EPSILON)
+        self.bn2 = nn.BatchNorm2d(outputs, EPSILON)
         self.shortcut = None if stride == 1 else nn.Conv2d(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class ResNet8(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = SameConv3x3(3, 16, 1)
-        self.bn = nn.BatchNorm2d(16, _EPSILON)
+        self.bn = nn.BatchNorm2d(16, EPSILON)
         self.block1 = Block(16, 16, 1)
         self.block2 = Block(16, 32, 2)
         self.block3 = Block(32, 64, 2)
@@ -90,4 +91,4 @@ CONVOLUTIONS = (
     ("block3.conv2.conv", "block3.bn2"),
     ("block3.shortcut", ""),
 )
-"""How the layers of the published weight files map to ours; the reader is ``keras.py``."""
+"""How the layers of the published weight files map to ours; the reader is ``resnet8_weights``."""

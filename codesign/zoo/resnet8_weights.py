@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codesign.errors import InputError
-from codesign.zoo.resnet8 import CONVOLUTIONS
+from codesign.zoo.resnet8 import CONVOLUTIONS, EPSILON
+from codesign.zoo.tflite import read_tflite
 
 
 def read(path: Path) -> dict[str, Tensor]:
     """The state dict of ``codesign.zoo.resnet8.ResNet8`` from one of the published files."""
-    return _read_h5(path)
+    return _read_h5(path) if path.suffix.lower() == ".h5" else _read_tflite(path)
 
 
 def _read_h5(path: Path) -> dict[str, Tensor]:
@@ -55,5 +56,43 @@ def _read_h5(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def _read_tflite(path: Path) -> dict[str, Tensor]:
+    """TFLite kernels lie OHWI with the batch norms folded in, so ours become the identity.
+
+    An int8 file gives its dequantized weights: its rounding, in a float network.
+    """
+    model = read_tflite(path)
+    try:
+        found = [
+            [model.tensors[index].values() for index in operator.inputs[1:3] if index >= 0]
+            for operator in model.operators
+            if operator.kind in ("CONV_2D", "FULLY_CONNECTED")
+        ]
+    except IndexError as error:
+        raise InputError(f"weights file {path.name!r}: {error}") from error
+    expected = len(CONVOLUTIONS) + 1
+    if len(found) != expected or any(
+        len(pair) != 2 or pair[0].ndim not in (2, 4) for pair in found
+    ):
+        raise InputError(
+            f"weights file {path.name!r} is not MLPerf Tiny's ResNet8: {len(found)} biased "
+            f"convolutions and linear layers, expected {expected}"
+        )
+    state: dict[str, Tensor] = {}
+    for (conv, bn), (kernel, bias) in zip(CONVOLUTIONS, found[:-1], strict=True):
+        if kernel.ndim != 4:
+            raise InputError(f"weights file {path.name!r}: {conv} has shape {kernel.shape}")
+        state[f"{conv}.weight"] = _tensor(kernel.transpose(0, 3, 1, 2))
+        state[f"{conv}.bias"] = _tensor(bias)
+        if bn:
+            ones, zeros = torch.ones(len(bias)), torch.zeros(len(bias))
+            state[f"{bn}.weight"] = ones
+            state[f"{bn}.bias"] = zeros
+            state[f"{bn}.running_mean"] = zeros.clone()
+            state[f"{bn}.running_var"] = ones - EPSILON
+    state["fc.weight"], state["fc.bias"] = (_tensor(array) for array in found[-1])
+    return state
+
+
 def _tensor(array: NDArray[np.float32]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.array(array, np.float32, order="C"))
