@@ -24,6 +24,7 @@ registry = Registry(
     kind="solver",
     group="codesign.solvers",
     builtin={
+        "exact": "codesign.solvers.exact:Exact",
         "cp-sat": "codesign.solvers.cpsat:CpSat",
         "highs": "codesign.solvers.highs:Highs",
         "cbc": "codesign.solvers.cbc:Cbc",

@@ -15,7 +15,7 @@ from typing import TypeAlias
 MAX_EXPONENT = 100
 """A decimal may reach at most this many places to either side of the decimal point."""
 
-_TOO_BIG = 10**MAX_EXPONENT
+_TOO_BIG: int = 10**MAX_EXPONENT
 
 Number: TypeAlias = int | Decimal
 """What the user may write for a value: never a float, which would be rounded already."""
@@ -41,12 +41,14 @@ def places(value: Number) -> int:
 def in_range(value: Number) -> bool:
     """Whether ``value`` is finite and within ``MAX_EXPONENT`` places of the decimal point."""
     if isinstance(value, int):
-        return abs(value) < _TOO_BIG
+        return bool(abs(value) < _TOO_BIG)
     if not value.is_finite():
         return False
     exponent = value.as_tuple().exponent
     assert isinstance(exponent, int)
-    return value == 0 or bool(exponent >= -MAX_EXPONENT and value.adjusted() < MAX_EXPONENT)
+    if value.is_zero():
+        return True
+    return exponent >= -MAX_EXPONENT and value.adjusted() < MAX_EXPONENT
 
 
 def power(digits: int) -> int:

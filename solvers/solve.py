@@ -102,4 +102,4 @@ def get_solver(solver: str | Solver, problem: Problem) -> Solver:
 
 def pick(problem: Problem) -> str:
     """The back end that is expected to be fastest for ``problem`` (see docs/solvers.md)."""
-    return "cp-sat"
+    return "exact"

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The project's own solver: best-first branch and bound over architectures, exact inside.
+
+Every architecture gets a Lagrangian lower bound; multipliers that proved good for one are tried on
+all that are still open. The one with the least bound gets multipliers of its own and, if its bound
+still allows, is solved exactly as a knapsack below the best value so far. What remains above it
+is pruned. Where the knapsack's passes do not end in a proof, CP-SAT decides that architecture.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import time
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from codesign.solvers.base import Deadline, Feature, Result, Solver
+from codesign.solvers.cpsat import CpSat
+from codesign.solvers.formulate import linear
+from codesign.solvers.knapsack import MAX_CLAUSES, Knapsack, Outcome, solve_knapsack
+from codesign.solvers.lagrange import FloatArray, Relaxation, bounds_of_all
+from codesign.solvers.model import Constraint, Model, Variable
+from codesign.solvers.problem import BoolArray, IntArray, Problem
+from codesign.solvers.reduce import Index, Reduced, reduce_problem
+from codesign.solvers.solution import Status
+
+_POOL = 24
+"""Sets of multipliers tried on all open architectures, at most."""
+
+
+class Exact(Solver):
+    """Branch and bound over architectures with exact knapsacks inside."""
+
+    name = "exact"
+    summary = "branch and bound over architectures, Lagrangian bounds, exact knapsacks inside"
+    features: ClassVar[frozenset[Feature]] = frozenset(Feature)
+
+    def solve(self, problem: Problem, time_limit: float | None = None) -> Result:
+        start = time.perf_counter()
+        deadline = Deadline.after(time_limit)
+        reduced = reduce_problem(problem)
+        sign = -1 if problem.maximize else 1
+        if reduced.empty:
+            return Result(
+                status=Status.INFEASIBLE,
+                seconds=time.perf_counter() - start,
+                architectures_pruned=reduced.pruned,
+                solver=self.name,
+            )
+        search = _Search(reduced, deadline)
+        search.run()
+        bound = search.bound()
+        status = {
+            (True, True): Status.OPTIMAL,
+            (True, False): Status.FEASIBLE,
+            (False, True): Status.INFEASIBLE,
+            (False, False): Status.UNKNOWN,
+        }[search.best is not None, search.done]
+        choice, architecture, objective = None, None, None
+        if search.best is not None:
+            objective, arch, columns = search.best
+            choice, architecture = reduced.lift(columns), reduced.architecture(arch)
+        return Result(
+            status=status,
+            seconds=time.perf_counter() - start,
+            choice=choice,
+            architecture=architecture,
+            objective=None if objective is None else sign * objective,
+            bound=None if status is Status.INFEASIBLE else sign * bound,
+            architectures_solved=search.solved,
+            architectures_pruned=reduced.pruned + search.pruned,
+            solver=self.name,
+        )
+
+
+@dataclass
+class _Search:
+    """The state of one branch and bound; all values are to be minimised."""
+
+    reduced: Reduced
+    deadline: Deadline
+    best: tuple[int, int, tuple[int, ...]] | None = None
+    """Value, architecture, columns."""
+    solved: int = 0
+    closed: int = 0
+    lower: FloatArray = field(init=False)
+    """Safe lower bounds; infinite once an architecture is closed."""
+    tables: list[FloatArray] = field(init=False)
+    limits: FloatArray = field(init=False)
+    base: FloatArray = field(init=False)
+    starting: list[FloatArray] = field(default_factory=list)
+
+    @property
+    def pruned(self) -> int:
+        """Closed without a solve."""
+        return self.closed - self.solved
+
+    @property
+    def done(self) -> bool:
+        return self.closed == len(self.reduced.archs)
+
+    def bound(self) -> int:
+        """No feasible choice has a smaller value."""
+        known = [] if self.best is None else [self.best[0]]
+        if not self.done:
+            least = float(self.lower.min())
+            known.append(math.ceil(least) if math.isfinite(least) else self._trivial())
+        return min(known, default=0)
+
+    def _trivial(self) -> int:
+        """The least sum of the groups' least costs, in exact integers."""
+        reduced = self.reduced
+        sums = _least_sums(reduced.cost, reduced.offsets[:-1], reduced.mask)
+        return int((sums + reduced.base).min())
+
+    def run(self) -> None:
+        """Until every architecture is closed or time ends."""
+        self._start()
+        while not self.done:
+            if self.deadline.passed:
+                return
+            self._prune()
+            if self.done:
+                return
+            arch = int(self.lower.argmin())
+            if not self._visit(arch):
+                return
+
+    def _start(self) -> None:
+        """First bounds: no multipliers; and architectures where a limit alone cannot be met."""
+        reduced = self.reduced
+        archs = len(reduced.archs)
+        self.base = reduced.base.astype(np.float64)
+        self.base -= np.abs(self.base) * 2.0**-52
+        self.limits = np.array([float(row.bound) for row in reduced.rows])
+        alive = np.ones(archs, dtype=np.bool_)
+        starts = reduced.offsets[:-1]
+        if archs == 1:
+            self.lower = np.full(1, -np.inf)
+            return
+        for row in reduced.rows:
+            least = _least_sums(row.weights, starts, reduced.mask)
+            alive &= (least <= row.bound).astype(np.bool_)
+        with np.errstate(over="ignore"):
+            self.tables = [reduced.cost.astype(np.float64)]
+            self.tables += [row.weights.astype(np.float64) for row in reduced.rows]
+        if reduced.mask is not None:
+            cost = np.where(reduced.mask, self.tables[0], np.inf)
+            self.tables[0] = cost
+        self.lower = np.full(archs, np.inf)
+        places = np.flatnonzero(alive)
+        self.closed = archs - len(places)
+        self.lower[places] = self._bounds(np.zeros(len(reduced.rows)), places)
+
+    def _bounds(self, u: FloatArray, places: Index) -> FloatArray:
+        found = bounds_of_all(
+            self.reduced.offsets, self.tables[0], self.tables[1:], self.limits, u, places
+        )
+        shifted: FloatArray = found + self.base[places]
+        shifted -= np.abs(shifted) * 2.0**-50
+        return np.where(np.isfinite(shifted), shifted, -np.inf)
+
+    def _prune(self) -> None:
+        if self.best is None:
+            return
+        over = (self.lower > float(self.best[0] - 1)) & np.isfinite(self.lower)
+        self._close(np.flatnonzero(over))
+
+    def _close(self, places: Index) -> None:
+        self.lower[places] = np.inf
+        self.closed += len(places)
+
+    def _visit(self, arch: int) -> bool:
+        """Improve the bound of one architecture, or solve it. False when time ended in it."""
+        reduced = self.reduced
+        knapsack, columns = _knapsack(reduced, arch)
+        base = int(reduced.base[arch])
+        cutoff = None if self.best is None else self.best[0] - 1 - base
+        outcome = None
+        single = len(reduced.archs) == 1
+        try:
+            relaxation = Relaxation.of(
+                knapsack.offsets, knapsack.cost, knapsack.weights, knapsack.bounds
+            )
+        except OverflowError:
+            relaxation = None
+        if relaxation is not None and _fits(knapsack):
+            top = knapsack.ranges()[1] if cutoff is None else cutoff
+            start = self.starting[-1] if self.starting else None
+            if start is not None and len(start) != len(knapsack.bounds):
+                start = None
+            u = relaxation.best(start, stop=float(top) + 2 * relaxation.margin_at_zero())
+            floor = relaxation.value(u)[0] - relaxation.margin(u)
+            if not single:
+                if floor > top:
+                    self._close(np.array([arch]))
+                    return True
+                if self._share(arch, u, base + floor):
+                    return True
+            self.starting.append(u)
+            outcome = solve_knapsack(knapsack, cutoff, self.deadline, relaxation, u)
+        if outcome is None or not outcome.proven:
+            outcome = self._cp_sat(knapsack, cutoff, outcome)
+        if outcome.columns is not None and outcome.cost is not None:
+            value = base + outcome.cost
+            if self.best is None or value < self.best[0]:
+                self.best = (value, arch, tuple(int(columns[j]) for j in outcome.columns))
+        if outcome.proven:
+            self.solved += 1
+            self._close(np.array([arch]))
+            return True
+        self.lower[arch] = max(float(self.lower[arch]), _below(base + outcome.bound))
+        return False
+
+    def _share(self, arch: int, u: FloatArray, floor: float) -> bool:
+        """Try multipliers on all open architectures; True when another one is now lower."""
+        floor -= abs(floor) * 2.0**-50
+        self.lower[arch] = max(float(self.lower[arch]), floor)
+        if len(self.starting) < _POOL and len(u) == len(self.limits):
+            places = np.flatnonzero(np.isfinite(self.lower))
+            self.lower[places] = np.maximum(self.lower[places], self._bounds(u, places))
+            self.starting.append(u)
+        return bool(self.lower.min() < self.lower[arch])
+
+    def _cp_sat(self, knapsack: Knapsack, cutoff: int | None, found: Outcome | None) -> Outcome:
+        """CP-SAT on one architecture, below what was found already."""
+        known = Outcome(None, None, knapsack.ranges()[0], False) if found is None else found
+        if self.deadline.passed or importlib.util.find_spec("ortools") is None:
+            return known
+        limit = cutoff if known.cost is None else known.cost - 1
+        answer = CpSat().solve_model(_model(knapsack, limit), self.deadline)
+        if answer.status is Status.INFEASIBLE:
+            cost = known.cost
+            bound = known.bound if cost is None else cost
+            return Outcome(known.columns, cost, bound, True)
+        bound = max(known.bound, known.bound if answer.bound is None else answer.bound)
+        if answer.values is None:
+            return Outcome(known.columns, known.cost, bound, False)
+        columns = tuple(j for j, value in enumerate(answer.values) if value)
+        cost = sum(int(knapsack.cost[j]) for j in columns)
+        proven = answer.status is Status.OPTIMAL
+        return Outcome(columns, cost, cost if proven else min(bound, cost), proven)
+
+
+def _fits(knapsack: Knapsack) -> bool:
+    """Whether the knapsack search takes it (else CP-SAT)."""
+    return len(knapsack.clauses) <= MAX_CLAUSES
+
+
+def _below(value: int) -> float:
+    """A double not above ``value``."""
+    try:
+        double = float(value)
+    except OverflowError:
+        return -math.inf
+    return double - abs(double) * 2.0**-52
+
+
+def _least_sums(table: IntArray, starts: Index, mask: BoolArray | None) -> IntArray:
+    """The exact least total of every architecture (or one, shared)."""
+    if mask is not None:
+        table = np.broadcast_to(table, mask.shape)
+        table = np.where(mask, table, table.max())
+    least = np.minimum.reduceat(np.atleast_2d(table), starts, axis=1)
+    total: IntArray = least.sum(axis=1)
+    return total
+
+
+def _knapsack(reduced: Reduced, arch: int) -> tuple[Knapsack, Index]:
+    """One architecture's knapsack without limits that always hold, and its columns' places."""
+
+    def row(table: IntArray) -> IntArray:
+        return table[arch] if table.ndim == 2 else table
+
+    columns = np.arange(int(reduced.offsets[-1]))
+    offsets = reduced.offsets
+    if reduced.mask is not None:
+        good = reduced.mask[arch]
+        columns = np.flatnonzero(good)
+        sizes = np.add.reduceat(good.astype(np.int64), offsets[:-1])
+        offsets = np.concatenate(([0], np.cumsum(sizes)))
+    weights, bounds = [], []
+    for item in reduced.rows:
+        values = row(item.weights)[columns]
+        weights.append(values)
+        bounds.append(item.bound)
+    place = {int(column): at for at, column in enumerate(columns)} if reduced.clauses else {}
+    clauses = tuple(
+        tuple(place[column] for column in clause.columns)
+        for clause in reduced.clauses
+        if clause.arch in (-1, arch) and all(column in place for column in clause.columns)
+    )
+    cost = row(reduced.cost)[columns]
+    return Knapsack(offsets, cost, tuple(weights), tuple(bounds), clauses), columns
+
+
+def _model(knapsack: Knapsack, limit: int | None) -> Model:
+    """The knapsack as an integer model with cost at most ``limit``."""
+    count = int(knapsack.offsets[-1])
+    everything = range(count)
+    rows = []
+    for group, (start, end) in enumerate(zip(knapsack.offsets, knapsack.offsets[1:])):
+        terms = [(j, 1) for j in range(int(start), int(end))]
+        rows.append(Constraint(f"pick[{group}]", linear(terms), 1, 1))
+    for k, (weights, bound) in enumerate(zip(knapsack.weights, knapsack.bounds)):
+        terms = [(j, int(weights[j])) for j in everything]
+        rows.append(Constraint(f"limit[{k}]", linear(terms), None, bound))
+    for place, clause in enumerate(knapsack.clauses):
+        terms = [(j, 1) for j in clause]
+        rows.append(Constraint(f"forbid[{place}]", linear(terms), None, len(clause) - 1))
+    cost = linear((j, int(knapsack.cost[j])) for j in everything)
+    if limit is not None:
+        rows.append(Constraint("cutoff", cost, None, limit))
+    variables = tuple(Variable(f"x[{j}]") for j in everything)
+    return Model("knapsack", variables, tuple(rows), cost)
