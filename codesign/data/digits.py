@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,8 @@ def digits(seed: int = 0, calib: int = 128, test: int = 450) -> DigitsSplit:
     >>> [part.shape[0] for part in (digits().train_x, digits().calib_x, digits().test_x)]
     [1219, 128, 450]
     """
+    from sklearn.datasets import load_digits  # takes a second: only where it is needed
+
     bunch = load_digits()
     x = (np.asarray(bunch.images, np.float32) / np.float32(16.0))[:, None]
     y = np.asarray(bunch.target, np.int64)
