@@ -2,10 +2,11 @@
 """The graph IR: types, operators, graphs, text form, drawing and the reference interpreter."""
 
 from codesign.ir.graph import Graph, GraphBuilder, Node, rewrite, verify
+from codesign.ir.interpret import run, run_values
 from codesign.ir.ops import OPS, Op
 from codesign.ir.types import F32, S8, S32, U8, DType, TensorType
 
 __all__ = [
     "F32", "OPS", "S8", "S32", "U8", "DType", "Graph", "GraphBuilder", "Node", "Op", "TensorType",
-    "rewrite", "verify",
+    "rewrite", "run", "run_values", "verify",
 ]  # fmt: skip

@@ -536,6 +536,11 @@ class Pad(Op):
             f"pad {self.before}, {self.after} does not fit {x}",
         )
         need(self.mode in ("constant", "reflect", "edge"), f"unknown pad mode {self.mode!r}")
+        need(
+            x.dtype.is_float or (self.value.is_integer() and self.value <= x.dtype.max
+                                 and self.value >= x.dtype.min),
+            f"pad value {self.value} does not fit {x}",
+        )  # fmt: skip
         if self.mode == "reflect":
             need(
                 all(max(b, a) < n for b, a, n in zip(self.before, self.after, x.shape)),
@@ -612,7 +617,10 @@ class Quantize(Op):
         self._arity(args)
         x, scale = args
         need(x.dtype.is_float, f"quantize takes a float, got {x}")
-        need(self.dtype.is_integer, f"quantize gives an integer, not {self.dtype}")
+        need(
+            self.dtype.is_integer and self.dtype.bits <= 32,
+            f"quantize gives an integer of up to 32 bits, not {self.dtype}",
+        )
         _check_scale("quantize", x, scale, self.axis)
         need(len(self.zero_point) in (1, scale.size), "quantize zero_point does not fit scale")
         return dataclasses.replace(x, dtype=self.dtype)
