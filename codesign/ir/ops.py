@@ -537,10 +537,10 @@ class Pad(Op):
         )
         need(self.mode in ("constant", "reflect", "edge"), f"unknown pad mode {self.mode!r}")
         need(
-            x.dtype.is_float or (self.value.is_integer() and self.value <= x.dtype.max
-                                 and self.value >= x.dtype.min),
+            x.dtype.is_float
+            or (float(self.value).is_integer() and x.dtype.min <= self.value <= x.dtype.max),
             f"pad value {self.value} does not fit {x}",
-        )  # fmt: skip
+        )
         if self.mode == "reflect":
             need(
                 all(max(b, a) < n for b, a, n in zip(self.before, self.after, x.shape)),

@@ -131,7 +131,7 @@ class TensorType:
         >>> TensorType.parse("u8[1,16,8,8]@NHWC").shape
         (1, 16, 8, 8)
         """
-        match = re.fullmatch(r"(\w+)\[([\d,]*)\](?:@([A-Z]+))?", text)
+        match = re.fullmatch(r"(\w+)\[((?:\d+(?:,\d+)*)?)\](?:@([A-Z]+))?", text)
         if match is None:
             raise ValueError(f"not a tensor type: {text!r} (expected e.g. f32[1,3,8,8])")
         shape = tuple(int(part) for part in match[2].split(",") if part)
