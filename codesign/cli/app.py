@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands: each reads its options, calls one verb of the flow and prints the result.
+
+Heavy modules are imported inside the commands, so that ``codesign --help`` is instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from codesign import __version__
+from codesign.cli import show
+
+if TYPE_CHECKING:
+    from codesign.flow.options import DesignOptions
+    from codesign.flow.progress import Progress
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def app() -> None:
+    """Choose number formats, tiling and architecture of a network by exact integer programs."""
+
+
+def _progress(json: bool) -> Progress:
+    from codesign.cli.progress import RichProgress
+
+    return RichProgress()
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def apply(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply
+
+
+def _pair(text: str) -> tuple[str, float]:
+    name, sign, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        given = f"--limit {text}"
+        raise click.UsageError(
+            f"{given}: expected NAME=NUMBER, e.g. --limit bops=1e9"
+            if sign
+            else f"{given}: expected NAME=NUMBER, got no '='"
+        ) from None
+
+
+json_option = click.option("--json", "json", is_flag=True, help="Machine output on stdout.")
+folder_argument = click.argument("folder", metavar="DIR", type=PATH)
+out_option = click.option("--out", type=PATH, required=True, help="Folder of the design.")
+
+design_options = _options(
+    click.argument("network", metavar="NETWORK"),
+    click.option("--target", default="host", show_default=True, help="See `codesign list targets`."),
+    click.option("--weights", type=PATH, help="Weights file of a zoo network."),
+    click.option("--calib", type=PATH, help=".npz with array x: calibration inputs."),
+    click.option("--eval", "eval_", type=PATH, help=".npz with arrays x, y: accuracy data."),
+    click.option("--formats", default="w8a8,w4a8", show_default=True,
+                 help="Number formats to choose from; the first is the reference."),
+    click.option("--objective", default="auto", show_default=True,
+                 help="latency, size, loss or bops. auto: loss under a latency or size limit, "
+                      "else size."),
+    click.option("--max-latency-ms", type=float, help="Limit on the sum of layer latencies."),
+    click.option("--max-size-kb", type=float, help="Limit on weights and biases (kB = 1000 bytes)."),
+    click.option("--max-drop", type=float, help="Accuracy points that may be lost (needs --eval)."),
+    click.option("--min-accuracy", type=float, help="Percent (needs --eval)."),
+    click.option("--loss-budget", type=float, help="0..1 between least and greatest total loss."),
+    click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Any other limit."),
+    click.option("--sensitivity", default="auto", show_default=True,
+                 help="hessian, measured, noise, weight-only; auto: measured with --calib."),
+    click.option("--calibration", default="mse", show_default=True,
+                 help="min-max, percentile, mse, entropy."),
+    click.option("--samples", type=int, default=512, show_default=True,
+                 help="Calibration inputs to use."),
+    click.option("--equalise", is_flag=True, help="Cross-layer equalisation before quantizing."),
+    click.option("--no-bias-correction", is_flag=True),
+    click.option("--rounds", type=int, default=8, show_default=True,
+                 help="Most designs measured to meet an accuracy limit."),
+    click.option("--solver", default="auto", show_default=True, help="See `codesign list solvers`."),
+    click.option("--batch", type=int, default=1, show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--time-limit", type=float, help="Seconds for each solve."),
+    click.option("--jobs", type=int, default=1, show_default=True),
+    out_option,
+    json_option,
+)  # fmt: skip
+
+
+def _design_options(network: str, limits: Sequence[str], formats: str, **rest: Any) -> DesignOptions:
+    from codesign.flow.options import DesignOptions
+
+    rest["eval"] = rest.pop("eval_")
+    rest["bias_correction"] = not rest.pop("no_bias_correction")
+    return DesignOptions(
+        network=network,
+        formats=tuple(part.strip() for part in formats.split(",") if part.strip()),
+        limits=tuple(map(_pair, limits)),
+        **rest,
+    )
+
+
+@app.command()
+@design_options
+def design(out: Path, json: bool, **given: Any) -> None:
+    """Choose the best design; writes OUT/design.json."""
+    from codesign.flow.choose import design as choose
+
+    show.design(choose(_design_options(**given), out, _progress(json)), out, json)
+
+
+@app.command()
+@design_options
+def run(out: Path, json: bool, **given: Any) -> None:
+    """Design, build, verify, measure and report, in one go."""
+    from codesign.flow.everything import run as run_all
+
+    show.outcome(run_all(_design_options(**given), out, _progress(json)), out, json)
+
+
+@app.command()
+@folder_argument
+@json_option
+def build(folder: Path, json: bool) -> None:
+    """Compile the design in DIR for its target."""
+    from codesign.flow.building import build as build_it
+
+    show.place("build", build_it(folder, _progress(json)), json)
+
+
+@app.command()
+@folder_argument
+@json_option
+def verify(folder: Path, json: bool) -> None:
+    """Climb the ladder: one line a rung; exit code 1 if one fails."""
+    from codesign.flow.everything import require_exact
+    from codesign.flow.ladder import verify as climb
+
+    rungs = climb(folder, _progress(json))
+    show.ladder(rungs, json)
+    require_exact(rungs, folder)
+
+
+@app.command()
+@folder_argument
+@click.option("--refine", is_flag=True, help="Choose again under measured latencies.")
+@json_option
+def measure(folder: Path, refine: bool, json: bool) -> None:
+    """Time the built network and its layers on the target."""
+    from codesign.flow.measuring import measure as time_it
+
+    show.measured(time_it(folder, refine, _progress(json)), json)
+
+
+@app.command()
+@folder_argument
+@json_option
+def report(folder: Path, json: bool) -> None:
+    """Write DIR/report.html and DIR/report.json."""
+    from codesign.flow.report import report as write
+
+    show.place("report", write(folder, _progress(json)), json)
+
+
+@app.command()
+@click.argument("network", metavar="NETWORK")
+@click.option("--target", default="host", show_default=True)
+@click.option("--weights", type=PATH)
+@click.option("--batch", type=int, default=1, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--raw", is_flag=True, help="Before the standard passes.")
+@json_option
+def inspect(
+    network: str, target: str, weights: Path | None, batch: int, seed: int, raw: bool, json: bool
+) -> None:
+    """Print the IR, shapes and MACs of a network, and what the target can take."""
+    from codesign.flow.inspecting import inspect as look
+
+    facts = look(network, target=target, weights=weights, batch=batch, seed=seed, raw=raw)
+    show.inspection(facts, json)
+
+
+@app.command()
+@click.argument("file", metavar="FILE.ir", type=PATH)
+@click.option("--passes", default="", help='For example "fold-batch-norm,fuse{add=false}".')
+@click.option("--print-after", multiple=True, help="A pass's name, or all: print the IR after it.")
+@click.option("--timing", is_flag=True, help="Seconds of each pass, to stderr.")
+@click.option("-o", "--output", type=PATH, help="Write here instead of stdout.")
+def opt(
+    file: Path, passes: str, print_after: tuple[str, ...], timing: bool, output: Path | None
+) -> None:
+    """Text IR in, passes, text IR out ("-" reads standard input)."""
+    from codesign.flow.inspecting import optimise
+
+    text, timings = optimise(file, passes, print_after)
+    show.timings(timings if timing else {})
+    show.text(text, output)
+
+
+@app.command()
+@click.argument("problem", metavar="PROBLEM.json", type=PATH)
+@click.option("--solver", default="auto", show_default=True, help="See `codesign list solvers`.")
+@click.option("--time-limit", type=float, help="Seconds.")
+@click.option("-o", "--output", type=PATH, help="Write the solution here too.")
+@click.option("--seed", type=int, default=0, hidden=True)
+@json_option
+def solve(
+    problem: Path, solver: str, time_limit: float | None, output: Path | None, seed: int, json: bool
+) -> None:
+    """Solve a problem file; exit code 3 if it is infeasible."""
+    from codesign.flow.solving import solve_file
+
+    show.solution(solve_file(problem, solver, time_limit, output), output, json)
+
+
+@app.command("list")
+@click.argument("kind", type=click.Choice(["passes", "targets", "solvers", "formats"]))
+@json_option
+def list_(kind: str, json: bool) -> None:
+    """What there is, whether it can be used here, and why not."""
+    from codesign.flow.listing import listing
+
+    show.listing(listing(kind), json)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``codesign build``: the chosen integer network, compiled for the design's target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from codesign.errors import CodesignError, InputError, ParseError
+from codesign.flow.artifact import Design
+from codesign.flow.choose import FLOAT_IR, INTEGER_IR
+from codesign.flow.prepare import load_target
+from codesign.flow.progress import SILENT, Progress
+from codesign.flow.store import digest, file_digest, make_folder, read_json, write_json
+from codesign.ir.graph import Graph
+from codesign.ir.text import parse_graph
+from codesign.targets.base import Runner
+
+BUILD_FORMAT = "codesign-build/1"
+
+
+def build(folder: Path, progress: Progress = SILENT) -> Path:
+    """Compile the design in ``folder``; returns ``folder/build/<target>``.
+
+    A build of the same integer network for the same target is kept.
+    """
+    chosen = Design.load(folder)
+    target = load_target(chosen.options.target)
+    out = folder / "build" / target.name
+    stamp = folder / "build" / f"{target.name}.json"
+    key = digest(file_digest(_require(folder / INTEGER_IR)), target)
+    if stamp.is_file() and out.is_dir():
+        kept = read_json(stamp, BUILD_FORMAT, "codesign build DIR")
+        if kept.get("key") == key and _loads(chosen, out):
+            progress.note(f"{out} is up to date")
+            return out
+    make_folder(out.parent)
+    with progress.task(f"Compiling for {target.name}"):
+        target.build(load_integer(folder), out)
+    write_json(stamp, {"format": BUILD_FORMAT, "key": key, "target": target.name})
+    return out
+
+
+def load_runner(folder: Path) -> Runner:
+    """The built network, ready to run; raises InputError if it was not built."""
+    chosen = Design.load(folder)
+    target = load_target(chosen.options.target)
+    out = folder / "build" / target.name
+    if not out.is_dir():
+        raise InputError(f"{out}: no such folder; make it with `codesign build {folder}`")
+    return target.load(out)
+
+
+def load_float(folder: Path) -> Graph:
+    """The prepared float network of a design."""
+    return _load(folder / FLOAT_IR)
+
+
+def load_integer(folder: Path) -> Graph:
+    """The integer network of a design."""
+    return _load(folder / INTEGER_IR)
+
+
+def _load(path: Path) -> Graph:
+    text = _require(path).read_text(encoding="utf-8")
+    try:
+        return parse_graph(text, str(path))
+    except ParseError as error:
+        raise InputError(f"{error}; make it anew with `codesign design`") from None
+
+
+def _require(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; make it with `codesign design`")
+    return path
+
+
+def _loads(chosen: Design, out: Path) -> bool:
+    try:
+        load_target(chosen.options.target).load(out)
+    except CodesignError:
+        return False  # damaged: built anew
+    return True

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``codesign design``: network, data and budget in; the best design and its certificate out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+from codesign.errors import InputError
+from codesign.flow.accuracy_loop import AccuracyModel, Found, meet_accuracy
+from codesign.flow.artifact import AccuracyFacts, Certificate, Design, Round
+from codesign.flow.latency import solve_lazily
+from codesign.flow.options import DesignOptions
+from codesign.flow.prepare import Prepared, prepare
+from codesign.flow.progress import SILENT, Progress
+from codesign.flow.store import make_folder, write_text
+from codesign.flow.tables import Tables, build_tables, limits
+from codesign.ir.graph import Graph
+from codesign.ir.text import print_graph
+from codesign.quant import (
+    Calibration,
+    QuantOptions,
+    evaluate,
+    quantize_graph,
+    sensitivity,
+    shared_inputs,
+)
+from codesign.solvers.solution import Solution
+from codesign.targets.layers import extract_layer
+
+FLOAT_IR = "network.ir"
+INTEGER_IR = "integer.ir"
+
+LOSS_KINDS = {
+    "hessian": "Hessian trace × squared weight error (HAWQ), on calibration data",
+    "measured": "measured increase of the calibration loss, one layer at a time",
+    "noise": "measured noise at the outputs, one layer at a time",
+    "weight-only": "weight-only: normalised weight error, no data was given",
+}
+
+
+@dataclass
+class Session:
+    """The work of one design question; keeps what several steps need."""
+
+    prepared: Prepared
+    progress: Progress
+    calibration: Calibration = field(init=False)
+    tables: Tables = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.calibration = self.prepared.calibrate(self.progress)
+        self.tables = self._tables()
+
+    @property
+    def options(self) -> DesignOptions:
+        """The user's options."""
+        return self.prepared.options
+
+    @property
+    def method(self) -> str:
+        """The sensitivity method that is used."""
+        if self.options.sensitivity != "auto":
+            return self.options.sensitivity
+        return "weight-only" if self.prepared.calib is None else "measured"
+
+    def _tables(self) -> Tables:
+        graph, formats = self.prepared.graph, self.prepared.formats
+        with self.progress.task(f"Sensitivity of {len(graph.layers())} layers") as step:
+            loss = sensitivity(
+                graph,
+                self.calibration,
+                self.prepared.calib,
+                list(formats.values()),
+                method=self.method,
+                seed=self.options.seed,
+                progress=step,
+            )
+        by_name = {
+            layer: {name: row[format] for name, format in formats.items()}
+            for layer, row in loss.items()
+        }
+        target = self.prepared.target
+        bound = {layer: target.latency_bound_ms(macs) for layer, macs in self.prepared.macs.items()}
+        shared = shared_inputs(graph)
+        return build_tables(graph, formats, by_name, self.prepared.macs, shared, bound)
+
+    def quantize(self, choices: Mapping[str, str]) -> Graph:
+        """The integer network of a choice."""
+        formats = {layer: self.prepared.formats[name] for layer, name in choices.items()}
+        options = QuantOptions(
+            method=self.options.calibration,
+            bias_correction=self.options.bias_correction and self.prepared.calib is not None,
+        )
+        return quantize_graph(self.prepared.graph, self.calibration, formats, options).graph
+
+    def accuracy(self, graph: Graph, title: str) -> float:
+        """Accuracy of a graph on the eval data, in percent."""
+        assert self.prepared.eval is not None
+        x, y = self.prepared.eval
+        with self.progress.task(f"Accuracy of {title} on {len(x)} inputs") as step:
+            return evaluate(graph, x, y, progress=step).percent
+
+    def solve(self, loss_limit: Decimal | None) -> Solution:
+        """Best design under a loss limit; measures layers as far as the choice needs it."""
+        with self.progress.task("Solving"):
+            solution, self.tables = solve_lazily(
+                self.tables, self.options, loss_limit, self.measure_layers
+            )
+        return solution
+
+    def measure_layers(
+        self, choices: Mapping[str, str], layers: frozenset[str]
+    ) -> Mapping[tuple[str, str], float]:
+        """Milliseconds of the chosen (layer, format), each layer alone on the target."""
+        graph, target = self.quantize(choices), self.prepared.target
+        found: dict[tuple[str, str], float] = {}
+        with self.progress.task(f"Measuring {len(layers)} layers on {target.name}") as step:
+            for index, layer in enumerate(sorted(layers)):
+                timing = target.layer_latency(extract_layer(graph, layer))
+                for name, format in self.prepared.formats.items():
+                    # formats that run the same code have the same latency: measure once
+                    if target.same_code(self.prepared.formats[choices[layer]], format):
+                        found[layer, name] = timing.median_ms
+                step(index + 1, len(layers))
+        return found
+
+
+def design(options: DesignOptions, out: Path, progress: Progress = SILENT) -> Design:
+    """Choose the best design for ``options`` and write it to ``out``.
+
+    Writes ``design.json``, ``network.ir`` (the prepared float graph) and ``integer.ir``.
+    A finished design for the same inputs is kept as it is; an interrupted run goes on from its
+    cached sensitivities and measured layers. Raises InputError, UnsupportedError,
+    InfeasibleError.
+    """
+    out = make_folder(out)
+    prepared = prepare(options, progress)
+    if kept := _finished(out, prepared.input_digest):
+        progress.note(f"{out}/design.json is up to date")
+        return kept
+    session = Session(prepared, progress)
+    found, accuracy = _choose(session)
+    integer = session.quantize(found.choices)
+    chosen = _to_design(session, found, accuracy)
+    write_text(out / FLOAT_IR, print_graph(prepared.graph))
+    write_text(out / INTEGER_IR, print_graph(integer))
+    chosen.save(out)
+    return chosen
+
+
+def _finished(out: Path, input_digest: str) -> Design | None:
+    if not all((out / name).is_file() for name in ("design.json", FLOAT_IR, INTEGER_IR)):
+        return None
+    try:
+        kept = Design.load(out)
+    except (InputError, KeyError, TypeError):
+        return None  # from another version or damaged: it is made anew
+    return kept if kept.input_digest == input_digest else None
+
+
+def _choose(session: Session) -> tuple[Found, AccuracyFacts]:
+    """Solve; where accuracy is limited, measure and tighten until it holds."""
+    if session.prepared.eval is None:
+        solution = session.solve(None)
+        return _unmeasured(session, solution), AccuracyFacts()
+    samples = len(session.prepared.eval[0])
+    base = session.accuracy(session.prepared.graph, "the float network")
+    model = AccuracyModel(base)
+
+    def measure(choices: Mapping[str, str]) -> float:
+        return session.accuracy(session.quantize(choices), "the integer network")
+
+    rounds: tuple[Round, ...] = ()
+    if session.options.accuracy_limited:
+        found, rounds = meet_accuracy(
+            session.solve,
+            measure,
+            lambda choices: session.tables.total("loss", choices),
+            model,
+            _least_accuracy(session.options, base),
+            session.options.rounds,
+            session.progress.note,
+        )
+        predicted = rounds[-1].predicted
+        for item in rounds:
+            if dict(item.choices) == dict(found.choices):
+                predicted = item.predicted
+    else:
+        _learn_widest_and_narrowest(session, model, measure)
+        found = _unmeasured(session, session.solve(None))
+        predicted = model.predict(found.loss)
+        found = Found(found.solution, None, found.loss, measure(found.choices))
+    return found, AccuracyFacts(base, predicted, found.accuracy, samples, rounds)
+
+
+def _unmeasured(session: Session, solution: Solution) -> Found:
+    assert solution.choices is not None
+    return Found(solution, None, session.tables.total("loss", solution.choices), float("nan"))
+
+
+def _least_accuracy(options: DesignOptions, base: float) -> float:
+    """The tighter of the two accuracy limits, in percent."""
+    least = 0.0 if options.min_accuracy is None else options.min_accuracy
+    return least if options.max_drop is None else max(least, base - options.max_drop)
+
+
+def _learn_widest_and_narrowest(
+    session: Session, model: AccuracyModel, measure: Callable[[Mapping[str, str]], float]
+) -> None:
+    """Measure two uniform designs, so that the prediction interpolates instead of guessing."""
+    for pick in (min, max):
+        choices = _uniform(session, pick(
+            session.prepared.formats,
+            key=lambda name: session.tables.total("loss", _uniform(session, name)),
+        ))  # fmt: skip
+        model.add(session.tables.total("loss", choices), measure(choices))
+
+
+def _uniform(session: Session, name: str) -> dict[str, str]:
+    return dict.fromkeys(session.tables.layers, name)
+
+
+def _to_design(session: Session, found: Found, accuracy: AccuracyFacts) -> Design:
+    prepared, tables, solution = session.prepared, session.tables, found.solution
+    reference = _uniform(session, next(iter(prepared.formats)))
+    return Design(
+        name=prepared.name,
+        options=session.options,
+        network_hash=prepared.network_hash,
+        choices=dict(found.choices),
+        objective=session.options.goal,
+        limits={k: float(v) for k, v in limits(tables, session.options, found.loss_limit).items()},
+        totals={k: float(v) for k, v in tables.totals(found.choices).items()},
+        baseline={k: float(v) for k, v in tables.totals(reference).items()},
+        loss_kind=LOSS_KINDS[session.method],
+        certificate=Certificate(
+            status=str(solution.status),
+            objective=None if solution.objective is None else float(solution.objective),
+            bound=None if solution.bound is None else float(solution.bound),
+            gap=solution.gap,
+            architectures_solved=solution.architectures_solved,
+            architectures_pruned=solution.architectures_pruned,
+            seconds=solution.seconds,
+            solver=solution.solver,
+        ),
+        layers=tables.facts(prepared.graph, prepared.macs),
+        accuracy=accuracy,
+        input_digest=prepared.input_digest,
+    )

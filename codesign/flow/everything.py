@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``codesign run``: design, build, verify, measure, report: the main path on one page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from codesign.errors import VerifyError
+from codesign.flow.artifact import Design
+from codesign.flow.building import build
+from codesign.flow.choose import design
+from codesign.flow.ladder import Rung, verify
+from codesign.flow.measuring import Measured, measure
+from codesign.flow.options import DesignOptions
+from codesign.flow.progress import SILENT, Progress
+from codesign.flow.report import report
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a whole run leaves behind."""
+
+    design: Design
+    rungs: tuple[Rung, ...]
+    measured: Measured
+    report: Path
+
+
+def run(options: DesignOptions, out: Path, progress: Progress = SILENT) -> Outcome:
+    """A network and a budget in; a proven, built, verified and measured design in ``out``.
+
+    Raises VerifyError if a rung of the ladder fails, after writing the report that shows it.
+    """
+    design(options, out, progress)
+    build(out, progress)
+    rungs = verify(out, progress)
+    measured = measure(out, progress=progress)
+    page = report(out, progress)
+    require_exact(rungs, out)
+    return Outcome(Design.load(out), rungs, measured, page)
+
+
+def require_exact(rungs: tuple[Rung, ...], folder: Path) -> None:
+    """Raise VerifyError that names the failed rungs."""
+    failed = [f"  {rung.rung}: {rung.why}" for rung in rungs if rung.status == "failed"]
+    if failed:
+        raise VerifyError(f"{folder}: verification failed\n" + "\n".join(failed))

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``codesign verify``: the ladder of DESIGN section 3, one rung after the other.
+
+float network → fake-quantized torch → integer reference → TVM on this host → … → board.
+From the integer reference on, equal means bit for bit, on real and on random inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.errors import CodesignError
+from codesign.flow.artifact import Design
+from codesign.flow.building import load_float, load_integer, load_runner
+from codesign.flow.prepare import noise_inputs
+from codesign.flow.progress import SILENT, Progress
+from codesign.flow.store import write_json
+from codesign.ir.graph import Graph
+from codesign.ir.interpret import run
+from codesign.quant import load_calibration, load_eval
+from codesign.quant.torch_exec import run_torch
+
+Array = npt.NDArray[Any]
+Status = Literal["exact", "within", "failed", "skipped"]
+LADDER_FORMAT = "codesign-ladder/1"
+RUNGS = ("fake-quant", "reference", "tvm-host", "tvm-aarch64", "rtl", "gate", "board")
+
+REAL_INPUTS = 16
+RANDOM_INPUTS = 4
+LEAST_SQNR_DB = 0.0
+"""Below this the quantized outputs hold more noise than signal."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One rung: what was compared and how it came out."""
+
+    rung: str
+    status: Status
+    why: str
+
+
+def verify(folder: Path, progress: Progress = SILENT) -> tuple[Rung, ...]:
+    """Climb every rung that this target has; writes ``ladder.json``.
+
+    Failed rungs are results, not exceptions: the caller decides (the command line exits 1).
+    """
+    chosen = Design.load(folder)
+    inputs, what = _inputs(chosen, folder)
+    rungs = []
+    with progress.task("Climbing the ladder") as step:
+        for index, rung in enumerate(_climb(folder, chosen, inputs, what)):
+            rungs.append(rung)
+            step(index + 1, len(RUNGS))
+    result = tuple(rungs)
+    write_json(
+        folder / "ladder.json", {"format": LADDER_FORMAT, "ladder": [asdict(r) for r in result]}
+    )
+    return result
+
+
+def _inputs(chosen: Design, folder: Path) -> tuple[Array, str]:
+    """Real inputs where the design had data, and random ones that reach the format's ends."""
+    graph = load_float(folder)
+    options = chosen.options
+    real: Array | None = None
+    if options.eval is not None:
+        real = load_eval(options.eval, graph)[0][:REAL_INPUTS]
+    elif options.calib is not None:
+        real = load_calibration(options.calib, graph)[:REAL_INPUTS]
+    noise = noise_inputs(graph, RANDOM_INPUTS, options.seed)
+    if real is None:
+        return noise, f"{len(noise)} random inputs"
+    noise *= np.float32(2 * np.abs(real).max() or 1.0)  # saturates the input format
+    both = np.concatenate([real, noise.astype(real.dtype)])
+    return both, f"{len(real)} real and {len(noise)} random inputs"
+
+
+def _climb(folder: Path, chosen: Design, inputs: Array, what: str) -> Iterator[Rung]:
+    floats, integer = load_float(folder), load_integer(folder)
+    fake = run_torch(integer, inputs)[0]
+    yield _fake_quant(run_torch(floats, inputs)[0], fake, what)
+    reference = run(integer, inputs)[0]
+    exact = not has_float_islands(integer)
+    yield _equal("reference", fake, reference, what, exact)
+    target = chosen.options.target
+    for rung, name in (("tvm-host", "host"), ("tvm-aarch64", "arm"), ("rtl", "fpga"),
+                       ("gate", "fpga"), ("board", "board")):  # fmt: skip
+        if rung == "tvm-host" and target == "host":
+            yield _attempt(rung, lambda: _equal("tvm-host", _run_build(folder, inputs), reference,
+                                                what, exact))  # fmt: skip
+        else:
+            yield Rung(rung, "skipped", f"target is {target!r}; this rung needs {name}")
+
+
+def _attempt(rung: str, climb: Callable[[], Rung]) -> Rung:
+    try:
+        return climb()
+    except CodesignError as error:
+        return Rung(rung, "failed", str(error))
+
+
+def _run_build(folder: Path, inputs: Array) -> Array:
+    """Outputs of the built network, which takes the batch it was designed for."""
+    runner = load_runner(folder)
+    size = load_integer(folder).type(load_integer(folder).inputs[0]).shape[0]
+    pieces = [
+        runner.run(_filled(inputs[start : start + size], size))[0][: len(inputs) - start]
+        for start in range(0, len(inputs), size)
+    ]
+    return np.concatenate(pieces)
+
+
+def _filled(piece: Array, size: int) -> Array:
+    """A last, smaller piece filled up with zeros to the full batch."""
+    if len(piece) == size:
+        return np.ascontiguousarray(piece)
+    rest = np.zeros((size - len(piece), *piece.shape[1:]), piece.dtype)
+    return np.concatenate([piece, rest])
+
+
+MOVES = frozenset(
+    {"input", "constant", "dequantize", "reshape", "transpose", "slice", "concat", "broadcast"}
+)
+"""Float values that come about without rounding anew; ``dequantize`` is one exact product."""
+
+
+def has_float_islands(graph: Graph) -> bool:
+    """Whether float arithmetic, whose last bit differs between back ends, is part of the graph."""
+    return any(
+        node.type.dtype.is_float and node.op.name not in MOVES for node in graph.nodes.values()
+    )
+
+
+def _fake_quant(floats: Array, fake: Array, what: str) -> Rung:
+    noise = float(((floats - fake).astype(np.float64) ** 2).sum())
+    signal = float((floats.astype(np.float64) ** 2).sum())
+    sqnr = float("inf") if noise == 0 else 10 * np.log10(signal / noise) if signal else -np.inf
+    status: Status = "within" if sqnr > LEAST_SQNR_DB else "failed"
+    text = f"signal to quantization noise {sqnr:.1f} dB against the float network on {what}"
+    if status == "failed":
+        text += "; quantization destroys the signal: offer wider formats or real --calib data"
+    return Rung("fake-quant", status, text)
+
+
+def _equal(rung: str, found: Array, reference: Array, what: str, exact: bool) -> Rung:
+    """Bit for bit; with float islands, which differ in the last bit, within 1 % of the range."""
+    if found.shape != reference.shape:
+        return Rung(rung, "failed", f"shape {found.shape}, expected {reference.shape}")
+    wrong = int((found != reference).sum())
+    if wrong == 0:
+        return Rung(rung, "exact", f"equal bit for bit on {what}")
+    worst = float(np.abs(found.astype(np.float64) - reference.astype(np.float64)).max())
+    text = f"{wrong} of {found.size} outputs differ, by at most {worst:.3g}, on {what}"
+    scale = float(np.abs(reference).max())
+    if not exact and worst <= 0.01 * scale:
+        return Rung(rung, "within", f"{text} (float operators inside)")
+    return Rung(rung, "failed", text)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``codesign measure``: latency of the built network and of its layers, on the target.
+
+With ``refine`` the measured layers enter the tables and the design is chosen again, until the
+chosen design is fully measured and still optimal (DESIGN, section 2).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from codesign.flow.artifact import Design
+from codesign.flow.building import build, load_integer, load_runner
+from codesign.flow.choose import Session, design
+from codesign.flow.prepare import load_target, noise_inputs, prepare
+from codesign.flow.progress import SILENT, Progress
+from codesign.flow.store import file_digest, make_folder, read_json, write_json
+from codesign.targets.layers import extract_layer
+
+MEASURED_FORMAT = "codesign-measured/1"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Latencies in milliseconds: medians after warm-up, batch as designed."""
+
+    target: str
+    machine: str
+    network_ms: float
+    network_least_ms: float
+    samples: int
+    layers_ms: dict[str, float]
+    """Each layer with weights, alone."""
+    modelled_ms: float
+    """What the tables say of the network: the sum over its layers."""
+    table_share: float
+    """Share of the (layer, format) table that was measured."""
+    design_digest: str
+
+    @property
+    def model_error(self) -> float:
+        """(modelled − measured) / measured; other operators and call overheads are not modelled."""
+        return (self.modelled_ms - self.network_ms) / self.network_ms
+
+    @classmethod
+    def load(cls, folder: Path) -> Measured:
+        """Read ``measured.json``; raises InputError."""
+        data = read_json(folder / "measured.json", MEASURED_FORMAT, f"codesign measure {folder}")
+        del data["format"]
+        data.pop("model_error", None)
+        return cls(**data)
+
+
+def measure(folder: Path, refine: bool = False, progress: Progress = SILENT) -> Measured:
+    """Time the design's build; writes ``measured.json``.
+
+    With ``refine``, chooses again under measured layer latencies first; ``design.json``, the
+    build and the measurements are those of the refined design.
+    """
+    if refine:
+        _refine(folder, progress)
+    build(folder, progress)
+    chosen = Design.load(folder)
+    target = load_target(chosen.options.target)
+    graph = load_integer(folder)
+    layers: dict[str, float] = {}
+    with progress.task(f"Measuring {len(chosen.choices)} layers on {target.name}") as step:
+        for index, layer in enumerate(chosen.choices):
+            layers[layer] = target.layer_latency(extract_layer(graph, layer)).median_ms
+            step(index + 1, len(chosen.choices))
+    batch = graph.type(graph.inputs[0]).shape[0]
+    with progress.task(f"Measuring the network on {target.name}"):
+        timing = load_runner(folder).time(noise_inputs(graph, batch, chosen.options.seed))
+    known = {(layer, name) for layer, name in chosen.choices.items()} | {
+        (facts.name, name)
+        for facts in chosen.layers
+        for name, value in facts.latency_ms.items()
+        if value is not None
+    }
+    entries = sum(len(facts.latency_ms) for facts in chosen.layers)
+    result = Measured(
+        target=target.name,
+        machine=machine(),
+        network_ms=timing.median_ms,
+        network_least_ms=timing.min_ms,
+        samples=timing.samples,
+        layers_ms=layers,
+        modelled_ms=sum(layers.values()),
+        table_share=len(known) / entries,
+        design_digest=file_digest(folder / "design.json"),
+    )
+    write_json(
+        folder / "measured.json",
+        {"format": MEASURED_FORMAT, **asdict(result), "model_error": result.model_error},
+    )
+    return result
+
+
+def _refine(folder: Path, progress: Progress) -> None:
+    """Choose again with measured latencies; keeps the folder's data and limits."""
+    options = Design.load(folder).options
+    if options.wants_latency:
+        progress.note("the design was chosen under measured layer latencies; checking it")
+        design(options, folder, progress)
+        return
+    # latency plays no part in the choice: measure the chosen entries so that reports have them
+    chosen = Design.load(folder)
+    session = Session(prepare(options, progress), progress)
+    found = session.measure_layers(chosen.choices, frozenset(chosen.choices))
+    session.tables = session.tables.with_measured(found)
+    facts = session.tables.facts(session.prepared.graph, session.prepared.macs)
+    totals = {k: float(v) for k, v in session.tables.totals(chosen.choices).items()}
+    replace(chosen, layers=facts, totals=totals).save(make_folder(folder))
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def summary(measured: Measured) -> dict[str, Any]:
+    """The labelled figures that the command line prints."""
+    return {
+        "network_ms (measured, median)": measured.network_ms,
+        "network_ms (modelled, sum of layers)": measured.modelled_ms,
+        "model error": measured.model_error,
+    }

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the user's options to what every later step works on: graph, data, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.errors import InputError, UnsupportedError
+from codesign.flow.options import DesignOptions
+from codesign.flow.progress import Progress
+from codesign.flow.store import digest, file_digest
+from codesign.frontend import load_network
+from codesign.ir.analysis import layer_stats
+from codesign.ir.graph import Graph
+from codesign.ir.types import F32
+from codesign.passes import prepare as prepare_pipeline
+from codesign.quant import Calibration, LayerFormat, calibrate, load_calibration, load_eval
+from codesign.quant.formats import parse_formats
+from codesign.targets import TARGETS
+from codesign.targets.base import Target
+
+Array = npt.NDArray[Any]
+
+CALIBRATION_BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A network ready to be quantized, with its data."""
+
+    name: str
+    graph: Graph
+    """Float graph after the standard passes."""
+    network_hash: str
+    options: DesignOptions
+    formats: Mapping[str, LayerFormat]
+    target: Target
+    calib: Array | None
+    """Calibration inputs [samples, ...]; None when the user gave none."""
+    eval: tuple[Array, Array] | None
+    input_digest: str
+    """Key of everything the design depends on: network, data, options."""
+
+    @cached_property
+    def macs(self) -> dict[str, int]:
+        """Multiply-accumulates of each layer with weights."""
+        layers = {node.name for node in self.graph.layers()}
+        return {s.name: s.macs for s in layer_stats(self.graph) if s.name in layers}
+
+    def range_data(self) -> Array:
+        """What activation ranges are taken from: calibration inputs, or seeded noise.
+
+        Noise gives a runnable integer network, not an accurate one; reports say so.
+        """
+        if self.calib is not None:
+            return self.calib
+        return noise_inputs(self.graph, 16, self.options.seed)
+
+    def calibrate(self, progress: Progress) -> Calibration:
+        """Activation ranges of every value over the calibration inputs."""
+        data = self.range_data()
+        with progress.task(f"Calibrating on {len(data)} inputs") as step:
+            return calibrate(self.graph, list(batches(data, CALIBRATION_BATCH)), progress=step)
+
+
+def prepare(options: DesignOptions, progress: Progress) -> Prepared:
+    """Load and check network, data and target; run the standard passes."""
+    target = load_target(options.target)
+    formats = parse_formats(",".join(options.formats))
+    with progress.task(f"Loading {options.network}"):
+        network = load_network(
+            options.network, batch=options.batch, weights=options.weights, seed=options.seed
+        )
+    graph = prepare_pipeline(equalise=options.equalise).run(network.graph).graph
+    require_one_input(graph, options.network)
+    if not graph.layers():
+        raise UnsupportedError(
+            f"{options.network}: no convolution or linear layer with constant weights, "
+            "so there is no number format to choose"
+        )
+    missing = target.unsupported(graph)
+    if missing:
+        raise UnsupportedError(
+            f"target {target.name!r} cannot take {len(missing)} operators of {options.network}:\n"
+            + "\n".join(f"  {item}" for item in missing)
+        )
+    calib = None
+    if options.calib is not None:
+        calib = load_calibration(options.calib, graph)[: options.samples]
+    labelled = load_eval(options.eval, graph) if options.eval is not None else None
+    data = options.to_data()
+    for path in ("weights", "calib", "eval"):
+        data[path] = None if data[path] is None else file_digest(getattr(options, path))
+    data.pop("jobs")
+    return Prepared(
+        name=network.name,
+        graph=graph,
+        network_hash=network.content_hash,
+        options=options,
+        formats=dict(zip(options.formats, formats)),
+        target=target,
+        calib=calib,
+        eval=labelled,
+        input_digest=digest(network.content_hash, sorted(data.items(), key=str)),
+    )
+
+
+def load_target(name: str) -> Target:
+    """The target of that name; raises InputError for an unknown one."""
+    loaded = TARGETS.load(name)
+    target: Target = loaded() if isinstance(loaded, type) else loaded
+    return target
+
+
+def require_one_input(graph: Graph, source: str) -> None:
+    """Data files hold one array ``x``, so the network must take one float input."""
+    if len(graph.inputs) != 1 or graph.type(graph.inputs[0]).dtype != F32:
+        found = ", ".join(f"{n}: {graph.type(n)}" for n in graph.inputs)
+        raise InputError(
+            f"{source}: expected one float32 input, got {len(graph.inputs)} ({found}); "
+            "wrap the network so that it takes one tensor"
+        )
+
+
+def batches(data: Array, size: int) -> Iterator[Array]:
+    """Consecutive pieces of ``data`` along its first axis."""
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def noise_inputs(graph: Graph, count: int, seed: int) -> Array:
+    """Standard normal inputs [count, ...] for a graph with one input."""
+    shape = graph.type(graph.inputs[0]).shape[1:]
+    return np.random.default_rng(seed).standard_normal((count, *shape), np.float32)
