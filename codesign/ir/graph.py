@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
 from codesign.errors import VerifyError
 from codesign.ir.ops import Constant, Input, Op, OpError
 from codesign.ir.types import DType, TensorType
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Array = npt.NDArray[Any]
 
@@ -100,6 +102,8 @@ class Graph:
     @cached_property
     def nx(self) -> nx.MultiDiGraph[str]:
         """The graph for networkx: nodes carry ``node``, edges the operand index ``operand``."""
+        import networkx as nx  # a tenth of a second that most commands need not pay
+
         graph: nx.MultiDiGraph[str] = nx.MultiDiGraph(name=self.name)
         for node in self.nodes.values():
             graph.add_node(node.name, node=node)
