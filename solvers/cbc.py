@@ -49,7 +49,8 @@ class Cbc(MilpSolver):
                     threads=1,
                     timeLimit=None if seconds is None else max(seconds, 0.01),
                     logPath=str(log),
-                    options=["integerTolerance 1e-9", "primalTolerance 1e-9"],
+                    # its preprocessing was seen to cut off the optimum (tests/solvers)
+                    options=["preprocess off", "integerTolerance 1e-9"],
                 )
                 solver.tmpDir = folder
                 try:

@@ -55,6 +55,9 @@ class CpSat(ModelSolver):
             solver = cp_model.CpSolver()
             parameters = solver.parameters
             parameters.random_seed = 1
+            # 9.15's presolve of at-most-ones inside linear rows certifies wrong optima
+            # (google/or-tools #5293; also seen by tests/solvers); this turns that step off.
+            parameters.presolve_inclusion_work_limit = 0
             parameters.num_workers = 1 if len(variables) < _SMALL else min(8, os.cpu_count() or 1)
             left = deadline.remaining()
             if left is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -50,6 +50,7 @@ class Exact(Solver):
                 architectures_pruned=reduced.pruned,
                 solver=self.name,
             )
+        reduced, alike = _without_alike(reduced)
         search = _Search(reduced, deadline)
         search.run()
         bound = search.bound()
@@ -71,7 +72,7 @@ class Exact(Solver):
             objective=None if objective is None else sign * objective,
             bound=None if status is Status.INFEASIBLE else sign * bound,
             architectures_solved=search.solved,
-            architectures_pruned=reduced.pruned + search.pruned,
+            architectures_pruned=reduced.pruned + alike + search.pruned,
             solver=self.name,
         )
 
@@ -91,7 +92,11 @@ class _Search:
     tables: list[FloatArray] = field(init=False)
     limits: FloatArray = field(init=False)
     base: FloatArray = field(init=False)
-    starting: list[FloatArray] = field(default_factory=list)
+    pool: list[FloatArray] = field(default_factory=list)
+    """Multipliers that were tried on all open architectures."""
+    floors: dict[int, int] = field(default_factory=dict)
+    """Solved architectures (without forbids of their own): no pick of them costs less."""
+    shared_checked: bool = False
 
     @property
     def pruned(self) -> int:
@@ -176,78 +181,159 @@ class _Search:
     def _visit(self, arch: int) -> bool:
         """Improve the bound of one architecture, or solve it. False when time ended in it."""
         reduced = self.reduced
-        knapsack, columns = _knapsack(reduced, arch)
         base = int(reduced.base[arch])
         cutoff = None if self.best is None else self.best[0] - 1 - base
-        outcome = None
-        single = len(reduced.archs) == 1
+        if cutoff is not None and self._dominated(arch, cutoff):
+            self._close(np.array([arch]))
+            return True
+        knapsack, columns = _knapsack(reduced, arch)
+        top = knapsack.ranges()[1]
+        top = top if cutoff is None else min(top, cutoff)
+        relaxed = self._relax(knapsack, top)
+        if relaxed is not None and len(reduced.archs) > 1:
+            relaxation, u = relaxed
+            floor = relaxation.value(u)[0] - relaxation.margin(u)
+            if floor > top:
+                self._close(np.array([arch]))
+                if cutoff is None:
+                    self._spread_infeasible(u)
+                    self._check_shared()
+                return True
+            if self._share(arch, u, base + floor):
+                return True
+        outcome = self._exactly(knapsack, cutoff, relaxed)
+        if outcome.columns is not None and outcome.cost is not None:
+            value = base + outcome.cost
+            if self.best is None or value < self.best[0]:
+                self.best = (value, arch, tuple(int(columns[j]) for j in outcome.columns))
+        if not outcome.proven:
+            self.lower[arch] = max(float(self.lower[arch]), _below(base + outcome.bound))
+            return False
+        self.solved += 1
+        if all(clause.arch != arch for clause in reduced.clauses):
+            self.floors[arch] = top + 1 if outcome.cost is None else outcome.cost
+        self._close(np.array([arch]))
+        if outcome.columns is None and cutoff is None:
+            self._check_shared()
+        return True
+
+    def _relax(self, knapsack: Knapsack, top: int) -> tuple[Relaxation, FloatArray] | None:
+        """The relaxation with good multipliers; None where the knapsack search does not apply."""
+        if len(knapsack.clauses) > MAX_CLAUSES:
+            return None
         try:
             relaxation = Relaxation.of(
                 knapsack.offsets, knapsack.cost, knapsack.weights, knapsack.bounds
             )
         except OverflowError:
-            relaxation = None
-        if relaxation is not None and _fits(knapsack):
-            top = knapsack.ranges()[1] if cutoff is None else cutoff
-            start = self.starting[-1] if self.starting else None
-            if start is not None and len(start) != len(knapsack.bounds):
-                start = None
-            u = relaxation.best(start, stop=float(top) + 2 * relaxation.margin_at_zero())
-            floor = relaxation.value(u)[0] - relaxation.margin(u)
-            if not single:
-                if floor > top:
-                    self._close(np.array([arch]))
-                    return True
-                if self._share(arch, u, base + floor):
-                    return True
-            self.starting.append(u)
-            outcome = solve_knapsack(knapsack, cutoff, self.deadline, relaxation, u)
-        if outcome is None or not outcome.proven:
-            outcome = self._cp_sat(knapsack, cutoff, outcome)
-        if outcome.columns is not None and outcome.cost is not None:
-            value = base + outcome.cost
-            if self.best is None or value < self.best[0]:
-                self.best = (value, arch, tuple(int(columns[j]) for j in outcome.columns))
-        if outcome.proven:
-            self.solved += 1
-            self._close(np.array([arch]))
-            return True
-        self.lower[arch] = max(float(self.lower[arch]), _below(base + outcome.bound))
-        return False
+            return None
+        start = self.pool[-1] if self.pool else None
+        if start is not None and len(start) != len(knapsack.bounds):
+            start = None
+        return relaxation, relaxation.best(start, float(top) + 2 * relaxation.margin_at_zero())
 
-    def _share(self, arch: int, u: FloatArray, floor: float) -> bool:
-        """Try multipliers on all open architectures; True when another one is now lower."""
-        floor -= abs(floor) * 2.0**-50
-        self.lower[arch] = max(float(self.lower[arch]), floor)
-        if len(self.starting) < _POOL and len(u) == len(self.limits):
-            places = np.flatnonzero(np.isfinite(self.lower))
-            self.lower[places] = np.maximum(self.lower[places], self._bounds(u, places))
-            self.starting.append(u)
-        return bool(self.lower.min() < self.lower[arch])
-
-    def _cp_sat(self, knapsack: Knapsack, cutoff: int | None, found: Outcome | None) -> Outcome:
-        """CP-SAT on one architecture, below what was found already."""
-        known = Outcome(None, None, knapsack.ranges()[0], False) if found is None else found
-        if self.deadline.passed or importlib.util.find_spec("ortools") is None:
-            return known
-        limit = cutoff if known.cost is None else known.cost - 1
+    def _exactly(
+        self,
+        knapsack: Knapsack,
+        cutoff: int | None,
+        relaxed: tuple[Relaxation, FloatArray] | None,
+    ) -> Outcome:
+        """The best pick within the cutoff: by the knapsack search, else by CP-SAT."""
+        found = Outcome(None, None, knapsack.ranges()[0], False)
+        if relaxed is not None:
+            found = solve_knapsack(knapsack, cutoff, self.deadline, *relaxed)
+        if found.proven or self.deadline.passed or importlib.util.find_spec("ortools") is None:
+            return found
+        limit = cutoff if found.cost is None else found.cost - 1
         answer = CpSat().solve_model(_model(knapsack, limit), self.deadline)
         if answer.status is Status.INFEASIBLE:
-            cost = known.cost
-            bound = known.bound if cost is None else cost
-            return Outcome(known.columns, cost, bound, True)
-        bound = max(known.bound, known.bound if answer.bound is None else answer.bound)
+            bound = found.bound if found.cost is None else found.cost
+            return Outcome(found.columns, found.cost, bound, True)
+        bound = found.bound if answer.bound is None else max(found.bound, answer.bound)
         if answer.values is None:
-            return Outcome(known.columns, known.cost, bound, False)
+            return Outcome(found.columns, found.cost, bound, False)
         columns = tuple(j for j, value in enumerate(answer.values) if value)
         cost = sum(int(knapsack.cost[j]) for j in columns)
         proven = answer.status is Status.OPTIMAL
         return Outcome(columns, cost, cost if proven else min(bound, cost), proven)
 
+    def _spread_infeasible(self, u: FloatArray) -> None:
+        """Close the architectures that the multipliers prove infeasible, as they did for one:
+        where Σ_g min Σ_k u[k] w[k] > Σ_k u[k] W[k] no pick meets all limits."""
+        if len(u) == 0 or not float(u.max()) > 0:
+            return
+        places = np.flatnonzero(np.isfinite(self.lower))
+        nothing = np.zeros(int(self.reduced.offsets[-1]))
+        if self.reduced.mask is not None:
+            nothing = np.where(self.reduced.mask, 0.0, np.inf)
+        excess = bounds_of_all(
+            self.reduced.offsets, nothing, self.tables[1:], self.limits, u / u.max(), places
+        )
+        self._close(places[excess > 0])
 
-def _fits(knapsack: Knapsack) -> bool:
-    """Whether the knapsack search takes it (else CP-SAT)."""
-    return len(knapsack.clauses) <= MAX_CLAUSES
+    def _check_shared(self) -> None:
+        """After a first architecture without any choice: when the limits and forbids that do not
+        depend on the architecture cannot hold together, no architecture has one."""
+        if self.shared_checked or self.done:
+            return
+        self.shared_checked = True
+        reduced = self.reduced
+        rows = [row for row in reduced.rows if row.weights.ndim == 1]
+        knapsack = Knapsack(
+            reduced.offsets,
+            np.zeros(int(reduced.offsets[-1]), dtype=np.int64),
+            tuple(row.weights for row in rows),
+            tuple(row.bound for row in rows),
+            tuple(clause.columns for clause in reduced.clauses if clause.arch < 0),
+        )
+        outcome = self._exactly(knapsack, None, self._relax(knapsack, 0))
+        if outcome.proven and outcome.columns is None:
+            self._close(np.flatnonzero(np.isfinite(self.lower)))
+
+    def _dominated(self, arch: int, cutoff: int) -> bool:
+        """Whether a solved architecture, no worse in any entry, has no pick within the cutoff."""
+        reduced = self.reduced
+        solved = np.array([a for a, floor in self.floors.items() if floor > cutoff], dtype=np.int64)
+        if not len(solved):
+            return False
+        free = np.zeros(int(reduced.offsets[-1]), dtype=np.bool_)
+        better = np.ones(len(solved), dtype=np.bool_)
+        if reduced.mask is not None:
+            free = ~reduced.mask[arch]
+            better &= (reduced.mask[solved] | free).all(axis=1)
+        for table in (reduced.cost, *(row.weights for row in reduced.rows)):
+            if table.ndim == 2:
+                lower = (table[solved] <= table[arch]).astype(np.bool_)
+                better &= (lower | free).all(axis=1)
+        return bool(better.any())
+
+    def _share(self, arch: int, u: FloatArray, floor: float) -> bool:
+        """Try multipliers on all open architectures; True when another one is now lower."""
+        floor -= abs(floor) * 2.0**-50
+        self.lower[arch] = max(float(self.lower[arch]), floor)
+        if len(self.pool) < _POOL:
+            places = np.flatnonzero(np.isfinite(self.lower))
+            self.lower[places] = np.maximum(self.lower[places], self._bounds(u, places))
+            self.pool.append(u)
+        return bool(self.lower.min() < self.lower[arch])
+
+
+def _without_alike(reduced: Reduced) -> tuple[Reduced, int]:
+    """Only the architecture of least base where they differ in nothing else; how many went."""
+    tables = [reduced.cost, *(row.weights for row in reduced.rows)]
+    if (
+        len(reduced.archs) == 1
+        or reduced.mask is not None
+        or any(table.ndim == 2 for table in tables)
+        or any(clause.arch >= 0 for clause in reduced.clauses)
+    ):
+        return reduced, 0
+    best = int(reduced.base.argmin())
+    kept = slice(best, best + 1)
+    return (
+        replace(reduced, archs=reduced.archs[kept], base=reduced.base[kept]),
+        len(reduced.archs) - 1,
+    )
 
 
 def _below(value: int) -> float:

@@ -24,6 +24,9 @@ from codesign.solvers.problem import BoolArray, IntArray
 from codesign.solvers.reduce import Index
 
 WIDTHS = (64, 2_048, 32_768, 131_072)
+"""States kept by the passes, one after the other, with at most one limit …"""
+WIDTHS_MANY = (64, 1_024)
+"""… and with several, where few states dominate each other and CP-SAT soon is faster."""
 _CELLS = 4_000_000
 """States times options of one group laid out at once."""
 _PAIRS = 400_000
@@ -81,7 +84,7 @@ def solve_knapsack(
     bound = low
     search = _Search(knapsack, relaxation, u)
     bound = max(bound, search.floor)
-    for width in WIDTHS:
+    for width in WIDTHS if len(knapsack.weights) <= 1 else WIDTHS_MANY:
         if bound > limit:
             break
         found = search.run(limit, width, deadline)

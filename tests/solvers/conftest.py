@@ -38,7 +38,7 @@ def generated_data(seed: int) -> dict[str, Any]:
 
     def number() -> Decimal | int:
         value = rng.randint(low, size)
-        return Decimal(value).scaleb(-digits) if digits and value < 10**9 else value
+        return Decimal(value).scaleb(-digits) if digits and abs(value) < 10**9 else value
 
     def additive() -> dict[str, Any]:
         return {
@@ -104,7 +104,8 @@ def rough_total(
     if not isinstance(values, dict):
         return values
     total: Any = sum(values[group][rng.choice(choices[group])] for group in choices)
-    return total if rng.random() < 0.7 else total - total // 7
+    moved = rng.random() < 0.3
+    return total - int(total) // 7 if moved else total
 
 
 @pytest.fixture(scope="session")
