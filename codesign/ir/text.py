@@ -111,8 +111,10 @@ def _value(value: object) -> str:
 def _is_inline(value: Array) -> bool:
     if value.size > _INLINE:
         return False
+    if value.dtype.kind != "f":
+        return True
     # NaNs with another bit pattern than the usual one have no decimal form.
-    nans = value[np.isnan(value)] if value.dtype.kind == "f" else value[:0]
+    nans = value[np.isnan(value)]
     return bool(nans.tobytes() == np.full_like(nans, np.nan).tobytes())
 
 
