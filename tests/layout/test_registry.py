@@ -51,7 +51,7 @@ def test_no_pass_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("registry", "wrong", "message"),
     [
-        (PASSES, "fold-batchnorm", "unknown pass 'fold-batchnorm'; did you mean 'fold-batch-norm'?"),
+        (PASSES, "fus", "unknown pass 'fus'; did you mean 'fuse'?"),
         (TARGETS, "hots", "unknown target 'hots'; did you mean 'host'?"),
         (SOLVERS, "cpsat", "unknown solver 'cpsat'; did you mean 'cp-sat'?"),
         (FORMATS, "w8a", "unknown number format 'w8a'; did you mean 'w8a8'?"),

@@ -55,4 +55,5 @@ def test_wheel_metadata(wheel: zipfile.ZipFile) -> None:
     for dependency in project["dependencies"]:
         assert f"\nRequires-Dist: {dependency.split('=')[0].split('>')[0]}" in metadata
     assert wheel.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
-    assert "codesign = codesign.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    scripts = wheel.read(f"{info}/entry_points.txt").decode()
+    assert f"codesign = {project['scripts']['codesign']}\n" in scripts

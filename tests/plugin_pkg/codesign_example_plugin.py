@@ -17,10 +17,9 @@ from codesign.ir.ops import Activation
 from codesign.ir.text import parse_graph, print_graph
 from codesign.passes import Pass
 from codesign.quant.formats import LayerFormat
-from codesign.solvers import Problem, Status
+from codesign.solvers import Problem, Shape, Status
 from codesign.solvers.base import Deadline, Result, Solver
 from codesign.targets.base import Array, BuildResult, Runner, Target, Timing, Unsupported
-
 
 TINY = LayerFormat(3, 4)
 """A number format with a name of its own: 3-bit weights that read a 4-bit tensor."""
@@ -118,7 +117,18 @@ class RandomSearch(Solver):
         seconds = time.perf_counter() - start
         if best is None:
             return Result(Status.UNKNOWN, seconds, solver=self.name)
-        return Result(Status.FEASIBLE, seconds, best[1], best[2], best[0], solver=self.name)
+        bound = no_better_than(problem)
+        return Result(Status.FEASIBLE, seconds, best[1], best[2], best[0], bound, solver=self.name)
+
+
+def no_better_than(problem: Problem) -> int:
+    """A true bound, though a weak one: each group at its best, limits and ties forgotten."""
+    best = max if problem.maximize else min
+    if problem.metric.shape is Shape.ARCHITECTURE:
+        return int(best(problem.metric.values))
+    spans = list(zip(problem.offsets, problem.offsets[1:], strict=False))
+    rows = [problem.metric.row(arch) for arch in range(len(problem.architectures) or 1)]
+    return best(sum(int(best(row[start:end])) for start, end in spans) for row in rows)
 
 
 def meets(problem: Problem, choice: tuple[int, ...], arch: int | None) -> bool:
