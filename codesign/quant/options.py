@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be chosen about quantization besides the formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from codesign.errors import InputError
+from codesign.quant.histogram import METHODS, Method
+
+WeightClip = Literal["auto", "max", "mse"]
+
+
+@dataclass(frozen=True)
+class QuantOptions:
+    """Options of ``quantize_graph``."""
+
+    method: Method = "mse"
+    """How activation ranges are taken from the calibration (formats of up to 8 bits)."""
+    weight_clip: WeightClip = "auto"
+    """Weight scale from the greatest magnitude, from the least squared error, or ``auto``: the
+    latter for formats of up to 4 bits."""
+    output_bits: int = 16
+    """Bits of the network's results and of tensors only float operators read."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """Scales that are given (value name to step), as an imported network brings them."""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(
+                f"unknown calibration method {self.method!r} (known: {', '.join(METHODS)})"
+            )
+        if self.weight_clip not in ("auto", "max", "mse"):
+            raise InputError(
+                f"unknown weight clipping {self.weight_clip!r} (known: auto, max, mse)"
+            )
+        if not 8 <= self.output_bits <= 16:
+            raise InputError(f"output_bits must be 8 to 16, got {self.output_bits}")
