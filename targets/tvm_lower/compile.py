@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a Relax module to an executable, in this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from codesign.ir.graph import Graph
+from codesign.targets.tvm_lower.lower import lower
+from codesign.targets.tvm_lower.machine import Machine
+
+
+def tvm_target(machine: Machine) -> Any:
+    """TVM's target for ``machine``."""
+    options: dict[str, object] = {"kind": "llvm", "num-cores": machine.threads}
+    if machine.mcpu:
+        options["mcpu"] = machine.mcpu
+    return tvm.target.Target(options)
+
+
+def pipeline() -> Any:
+    """Relax passes for a module whose kernels are written already: memory plan and VM calls."""
+    return tvm.transform.Sequential(
+        [
+            relax.transform.ToNonDataflow(),
+            relax.transform.RemovePurityChecking(),
+            relax.transform.CallTIRRewrite(),
+            relax.transform.StaticPlanBlockMemory(),
+            relax.transform.LowerAllocTensor(),
+            relax.transform.KillAfterLastUse(),
+            relax.transform.LowerRuntimeBuiltin(),
+            relax.transform.ComputePrimValue(),
+            relax.transform.VMShapeLower(),
+            relax.transform.AttachGlobalSymbol(),
+        ]
+    )
+
+
+def compile_graph(graph: Graph, machine: Machine) -> Any:
+    """The executable of ``graph``; it has one function, ``main``."""
+    return tvm.compile(lower(graph, machine), tvm_target(machine), relax_pipeline=pipeline())

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An IR graph as a TVM Relax module: one scheduled TensorIR function a kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import relax, te
+
+from codesign.ir.graph import Graph, Node
+from codesign.targets.tvm_lower import vnni as vnni  # registers the tensor intrinsic
+from codesign.targets.tvm_lower.anchor import Anchor
+from codesign.targets.tvm_lower.dense import make_dense
+from codesign.targets.tvm_lower.elementwise import make_elementwise
+from codesign.targets.tvm_lower.groups import COMPUTE, ELEMENTWISE, Group, make_groups
+from codesign.targets.tvm_lower.kernel import (
+    NHWC,
+    Index,
+    Kernel,
+    Perm,
+    Reader,
+    identity,
+    physical,
+    storage,
+)
+from codesign.targets.tvm_lower.machine import Machine
+from codesign.targets.tvm_lower.others import ANCHORS
+from codesign.targets.tvm_lower.schedule import schedule
+
+_IMAGES = frozenset({"conv2d", "pool2d", "resize"})
+"""Operators that like their images channels-last."""
+
+
+def lower(graph: Graph, machine: Machine) -> Any:
+    """The Relax module of ``graph`` with one function ``main``, which returns a tuple.
+
+    Inputs and results are row-major in logical order; sub-byte formats take a byte an element.
+    """
+    return _Lowering(graph, machine).module()
+
+
+@dataclass
+class _Written:
+    """A kernel before it is scheduled."""
+
+    out: Any
+    anchor: Anchor | None
+    perm: Perm
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, machine: Machine) -> None:
+        self.graph = graph
+        self.machine = machine
+        self.builder = relax.BlockBuilder()
+        self.values: dict[str, Any] = {}
+        """Relax variables of the values, in memory order."""
+        self.layouts: dict[str, Perm] = {}
+
+    def module(self) -> Any:
+        graph, builder = self.graph, self.builder
+        parameters = []
+        for name in graph.inputs:
+            kind = graph.type(name)
+            info = relax.TensorType(kind.shape, storage(kind.dtype))
+            parameters.append(relax.Var(f"in_{name.replace('.', '_')}", info))
+        with builder.function("main", parameters):
+            with builder.dataflow():
+                for name, parameter in zip(graph.inputs, parameters):
+                    kind = graph.type(name)
+                    self.layouts[name] = identity(kind.rank)
+                    self.values[name] = self._reshaped(parameter, self._memory(name), kind.shape)
+                for group in make_groups(graph):
+                    self._group(group)
+                results = [builder.emit_output(self._output(name)) for name in graph.outputs]
+            builder.emit_func_output(relax.Tuple(results))
+        return builder.finalize()
+
+    def _reshaped(self, value: Any, shape: tuple[int, ...], given: tuple[int, ...]) -> Any:
+        if tuple(shape) == tuple(given):
+            return value
+        return self.builder.emit(relax.op.reshape(value, shape))
+
+    def _memory(self, name: str) -> tuple[int, ...]:
+        return physical(self.graph.type(name).shape, self.layouts[name])
+
+    def _group(self, group: Group) -> None:
+        head = self.graph.nodes[group.head]
+        if head.op.name == "reshape" and group.head == group.tail and self._is_view(head):
+            source = head.inputs[0]
+            self.layouts[head.name] = identity(head.type.rank)
+            self.values[head.name] = self._reshaped(
+                self.values[source], self._memory(head.name), self._memory(source)
+            )
+            return
+        kernel = Kernel(self.graph, self.layouts)
+        written = self._write(kernel, group)
+        function = te.create_prim_func([*kernel.placeholders, written.out])
+        function = schedule(function, written.anchor, self.machine)
+        self._call(group.tail, kernel, function, written)
+
+    def _is_view(self, node: Node) -> bool:
+        """Whether a reshape leaves the elements where they are in memory."""
+        name = node.inputs[0]
+        if name not in self.values:
+            return False
+        shape, perm = self.graph.type(name).shape, self.layouts[name]
+        moving = [axis for axis in perm if shape[axis] > 1]
+        return moving == sorted(moving)
+
+    def _write(self, kernel: Kernel, group: Group) -> _Written:
+        head, tail = self.graph.nodes[group.head], self.graph.nodes[group.tail]
+        anchor = None
+        inner: dict[str, Reader] = {}
+        if head.op.name in COMPUTE:
+            anchor = make_dense(kernel, head, self.machine)
+        elif head.op.name in ANCHORS:
+            anchor = ANCHORS[head.op.name](kernel, head)
+        perm = self._perm(head, tail)
+        direct = anchor.direct if anchor is not None else None
+        if anchor is not None and direct is not None and anchor.finish is not None:
+            finish = anchor.finish
+            at: list[Index] = []
+            inner[head.name] = lambda index: finish(direct.sums(at[-1]), index)
+            read = self._chain(kernel, group, inner)
+
+            def stage(*position: Any) -> Any:
+                at.append(position)
+                return read(direct.index(position))
+
+            out = te.compute(direct.shape, stage, name="out")
+            perm = NHWC if head.op.name in _IMAGES or len(direct.shape) == 4 else identity(
+                tail.type.rank)
+            return _Written(out, anchor, perm)
+        if anchor is not None:
+            inner[head.name] = anchor.read
+        read = self._chain(kernel, group, inner)
+        place = {axis: p for p, axis in enumerate(perm)}
+
+        def element(*position: Any) -> Any:
+            return read(tuple(position[place[axis]] for axis in range(len(perm))))
+
+        out = te.compute(physical(tail.type.shape, perm), element, name="out")
+        return _Written(out, anchor, perm)
+
+    def _chain(self, kernel: Kernel, group: Group, inner: dict[str, Reader]) -> Reader:
+        for name in group.members:
+            node = self.graph.nodes[name]
+            if node.op.name in ELEMENTWISE:
+                inner[name] = make_elementwise(kernel, node, inner)
+        return inner[group.tail]
+
+    def _perm(self, head: Node, tail: Node) -> Perm:
+        """Order in memory of a kernel's result."""
+        rank = tail.type.rank
+        if rank != 4 or tail.name in self.graph.outputs:
+            return identity(rank)
+        if head.op.name in _IMAGES:
+            return NHWC
+        if head.op.name in ("reshape", "transpose", "matmul", "linear"):
+            return NHWC if self._feeds_image(tail) else identity(rank)
+        sources = [
+            v for v in head.inputs
+            if v in self.values and self.graph.type(v).shape == head.type.shape
+        ] or [v for v in head.inputs if v in self.values and self.graph.type(v).rank == 4]  # fmt: skip
+        if self._feeds_image(tail) or any(self.layouts[v] == NHWC for v in sources[:1]):
+            return NHWC
+        return identity(rank)
+
+    def _feeds_image(self, node: Node) -> bool:
+        return any(self.graph.nodes[r].op.name in _IMAGES for r in self.graph.users[node.name])
+
+    def _call(self, name: str, kernel: Kernel, function: Any, written: _Written) -> None:
+        kind = self.graph.type(name)
+        arguments = [
+            self.values[a] if isinstance(a, str) else relax.const(a, str(a.dtype))
+            for a in kernel.arguments
+        ]
+        shape = tuple(int(n) for n in written.out.shape)
+        label = f"k_{name.replace('.', '_')}"
+        function = function.with_attr("global_symbol", label)
+        symbol = self.builder.add_func(function, label)
+        info = relax.TensorType(shape, storage(kind.dtype))
+        value = self.builder.emit(relax.call_tir(symbol, arguments, info))
+        self.layouts[name] = written.perm
+        self.values[name] = self._reshaped(value, physical(kind.shape, written.perm), shape)
+
+    def _output(self, name: str) -> Any:
+        kind = self.graph.type(name)
+        if name in self.graph.constants:
+            value = self.graph.constants[name]
+            return relax.const(value, str(value.dtype))
+        moving = [axis for axis in self.layouts[name] if kind.shape[axis] > 1]
+        if moving != sorted(moving):
+            return self._row_major(name)
+        if self._memory(name) != kind.shape:
+            return relax.op.reshape(self.values[name], kind.shape)
+        return self.values[name]
+
+    def _row_major(self, name: str) -> Any:
+        kernel = Kernel(self.graph, self.layouts)
+        kind = self.graph.type(name)
+        read = kernel.value(name)
+        out = te.compute(kind.shape, lambda *i: read(i), name="out")
+        function = schedule(te.create_prim_func([*kernel.placeholders, out]), None, self.machine)
+        label = f"k_{name.replace('.', '_')}_row_major"
+        symbol = self.builder.add_func(function.with_attr("global_symbol", label), label)
+        info = relax.TensorType(kind.shape, storage(kind.dtype))
+        return self.builder.emit(relax.call_tir(symbol, [self.values[name]], info))
+
