@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import tvm
@@ -42,3 +43,8 @@ def pipeline() -> Any:
 def compile_graph(graph: Graph, machine: Machine) -> Any:
     """The executable of ``graph``; it has one function, ``main``."""
     return tvm.compile(lower(graph, machine), tvm_target(machine), relax_pipeline=pipeline())
+
+
+def export(executable: Any, path: Path, compiler: str) -> None:
+    """Link ``executable`` into the shared library ``path``."""
+    executable.export_library(str(path), cc=compiler)

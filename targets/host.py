@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host target: this computer's CPU, through TVM.
+
+Latencies are of single calls in this process, one after another on otherwise idle threads: first
+``warmup`` calls that do not count, then ``repeats`` samples. A sample is the mean of as many
+back-to-back calls as take about two milliseconds (at least one), so that the clock does not
+show; the reported figure is the median of the samples.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from codesign.errors import InputError
+from codesign.ir.graph import Graph
+from codesign.ir.types import TensorType
+from codesign.targets.base import (
+    Array,
+    BuildResult,
+    Runner,
+    Target,
+    TargetKind,
+    Timing,
+    Unsupported,
+    check_arrays,
+)
+from codesign.targets.files import build_folder, read_manifest, write_manifest
+from codesign.targets.tools import find_tool, missing, require_tool
+
+FORMAT = "codesign-host-build/1"
+LIBRARY = "network.so"
+_SAMPLE_SECONDS = 2e-3
+
+
+@dataclass(frozen=True)
+class HostTarget(Target):
+    """This computer's CPU: integer and float networks compiled by TVM."""
+
+    name: ClassVar[str] = "host"
+    description: ClassVar[str] = "this computer's CPU, compiled by TVM"
+    kind: ClassVar[TargetKind] = "cpu"
+    formats: ClassVar[tuple[str, ...]] = (
+        "w8a8",
+        *(f"w{n}a{m}" for n in range(2, 9) for m in range(2, 9) if (n, m) != (8, 8)),
+        "float",
+    )
+
+    threads: int = 0
+    """Threads that a network runs on; 0 for one a core."""
+    database: Path | None = None
+    """Where measured layers are kept; None for the user's cache folder."""
+
+    def unavailable(self) -> str | None:
+        """Missing Python library or linker."""
+        return next((missing(tool) for tool in ("tvm", "c++") if find_tool(tool) is None), None)
+
+    def unsupported(self, graph: Graph) -> tuple[Unsupported, ...]:
+        """Operators without a kernel (a plugin's own), and formats that have none."""
+        from codesign.targets.tvm_lower.support import unsupported
+
+        return unsupported(graph)
+
+    def build(self, graph: Graph, out: Path) -> BuildResult:
+        """Compile into ``out``: ``network.so`` and ``manifest.json``."""
+        self.check(graph)
+        require_tool("tvm")
+        compiler = require_tool("c++")
+        start = time.perf_counter()
+        with build_folder(out) as folder:
+            from codesign.targets.tvm_lower.compile import compile_graph, export
+            from codesign.targets.tvm_lower.machine import host_machine
+
+            machine = host_machine()
+            export(compile_graph(graph, machine), folder / LIBRARY, compiler)
+            manifest = _manifest(graph, self.name, machine.mcpu, sorted(machine.features))
+            write_manifest(folder, manifest)
+            size = sum(p.stat().st_size for p in folder.iterdir())
+            names = tuple(sorted(p.name for p in folder.iterdir()))
+        return BuildResult(Path(out), names, time.perf_counter() - start, size)
+
+    def load(self, directory: Path) -> HostRunner:
+        """The network in ``directory``, after checksums, TVM version and CPU are checked."""
+        require_tool("tvm")
+        directory = Path(directory)
+        manifest = read_manifest(directory, FORMAT)
+        _check_machine(directory, manifest)
+        try:
+            inputs, outputs = (
+                tuple((item["name"], TensorType.parse(item["type"])) for item in manifest[key])
+                for key in ("inputs", "outputs")
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{directory}: the manifest has no valid inputs and outputs "
+                             f"({error}); build again") from error
+        return HostRunner(directory / LIBRARY, inputs, outputs, self.threads)
+
+    def layer_latency(self, graph: Graph) -> dict[str, Timing]:
+        """Each layer of ``graph`` compiled and measured alone, or taken from the database."""
+        from codesign.targets.measured import measure_layers
+
+        return measure_layers(self, graph, database=self.database)
+
+
+class HostRunner(Runner):
+    """A built network in this process."""
+
+    def __init__(
+        self,
+        library: Path,
+        inputs: tuple[tuple[str, TensorType], ...],
+        outputs: tuple[tuple[str, TensorType], ...],
+        threads: int = 0,
+    ) -> None:
+        import tvm
+        from tvm import relax
+
+        self.inputs, self.outputs = inputs, outputs
+        self._tvm = tvm
+        self._threads = threads
+        try:
+            module = tvm.runtime.load_module(str(library))
+            self._vm = relax.VirtualMachine(module, tvm.cpu())
+        except Exception as error:  # TVM raises whatever the loader or the VM raised
+            raise InputError(f"cannot load {library}: {error}; build again") from error
+
+    def _tensors(self, arrays: Sequence[Array]) -> list[Any]:
+        return [self._tvm.runtime.tensor(array) for array in arrays]
+
+    def _use_threads(self) -> None:
+        # One pool a process; another runner may have set another count.
+        configure = self._tvm.get_global_func("runtime.config_threadpool")
+        from codesign.targets.tvm_lower.machine import host_machine
+
+        configure(1, self._threads or host_machine().threads)
+
+    def _run(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        self._use_threads()
+        results = self._vm["main"](*self._tensors(arrays))
+        # Copied: the memory belongs to the virtual machine.
+        return tuple(
+            np.array(results[i].numpy()).reshape(kind.shape)
+            for i, (_, kind) in enumerate(self.outputs)
+        )
+
+    def time(self, arrays: Sequence[Array], repeats: int = 10, warmup: int = 3) -> Timing:
+        """Latency of one call; see the module for what a sample is."""
+        if repeats < 1 or warmup < 0:
+            raise InputError(f"timing takes repeats >= 1 and warmup >= 0, got {repeats}, {warmup}")
+        tensors = self._tensors(check_arrays(self.inputs, arrays))
+        self._use_threads()
+        main = self._vm["main"]
+        start = time.perf_counter()
+        for _ in range(warmup):
+            main(*tensors)
+        calls = 1
+        if warmup:
+            one = (time.perf_counter() - start) / warmup
+            calls = max(1, round(_SAMPLE_SECONDS / max(one, 1e-6)))
+        samples = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            for _ in range(calls):
+                main(*tensors)
+            samples.append((time.perf_counter() - start) / calls * 1e3)
+        return Timing(tuple(samples))
+
+
+def _manifest(graph: Graph, target: str, mcpu: str, features: list[str]) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    def typed(names: Sequence[str]) -> list[dict[str, str]]:
+        return [{"name": name, "type": str(graph.type(name))} for name in names]
+
+    return {
+        "format": FORMAT,
+        "network": graph.name,
+        "target": target,
+        "inputs": typed(graph.inputs),
+        "outputs": typed(graph.outputs),
+        "tvm": version("apache-tvm"),
+        "cpu": {"arch": platform.machine(), "mcpu": mcpu, "features": features},
+    }
+
+
+def _check_machine(directory: Path, manifest: dict[str, Any]) -> None:
+    from importlib.metadata import version
+
+    from codesign.targets.tvm_lower.machine import host_machine
+
+    built = manifest.get("tvm")
+    if built != version("apache-tvm"):
+        raise InputError(f"{directory} was built with TVM {built}, this is TVM "
+                         f"{version('apache-tvm')}; build again")
+    cpu = manifest.get("cpu", {})
+    machine = host_machine()
+    lacking = machine.missing(frozenset(cpu.get("features", ())))
+    if cpu.get("arch") != machine.arch or lacking:
+        why = f"which this one lacks: {', '.join(sorted(lacking))}" if lacking else (
+            f"this one is {machine.arch}")
+        raise InputError(f"{directory} was built for another CPU ({cpu.get('arch')} "
+                         f"{cpu.get('mcpu') or 'baseline'}), {why}; build again here")
