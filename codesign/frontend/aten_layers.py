@@ -112,11 +112,10 @@ def _attention(lower: Lowering, a: Args) -> Result:
 @handles("max_pool2d.default", "max_pool2d_with_indices.default")
 def _max_pool(lower: Lowering, a: Args) -> Result:
     stride = a.pair("stride") if a["stride"] else a.pair("kernel_size")
-    y = lower.pool(
+    return lower.pool(
         a.tensor("self"), "max", a.pair("kernel_size"), stride, a.pads("padding"),
         a.pair("dilation"), a["ceil_mode"],
     )  # fmt: skip
-    return y
 
 
 @handles("avg_pool2d.default")

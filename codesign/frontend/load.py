@@ -49,9 +49,7 @@ def load_network(
     raise InputError(f"network {spec!r} is not of a known kind; expected {_EXPECTED}")
 
 
-def from_torch(
-    module: nn.Module, example_inputs: Sequence[Tensor], name: str = "network"
-) -> Graph:
+def from_torch(module: nn.Module, example_inputs: Sequence[Tensor], name: str = "network") -> Graph:
     """The graph of a torch module for inputs shaped like ``example_inputs`` (float32).
 
     The module is exported in eval mode and left as it was. Raises InputError,

@@ -333,9 +333,7 @@ class Lowering:
             return x
         return self.emit(ops.Broadcast(tuple(shape)), [x])
 
-    def slice(
-        self, x: str, axis: int, start: int, stop: int, step: int = 1, part: str = ""
-    ) -> str:
+    def slice(self, x: str, axis: int, start: int, stop: int, step: int = 1, part: str = "") -> str:
         """x[..., start:stop:step, ...] with Python's rules for negative and large positions."""
         axis = self.axis(x, axis)
         size = self.shape(x)[axis]

@@ -47,7 +47,7 @@ def finish(builder: GraphBuilder, outputs: Sequence[str], network: str) -> Graph
     """
     graph = builder.finish(outputs)
     live = set(outputs)
-    for node in reversed(graph.nodes.values()):
+    for node in reversed(list(graph.nodes.values())):
         if node.name in live or isinstance(node.op, Input):
             live.add(node.name)
             live.update(node.inputs)

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from codesign.errors import InputError, VerifyError
+
 # the handlers fill the table when imported
 from codesign.frontend import aten_elementwise, aten_layers, aten_shape  # noqa: F401
 from codesign.frontend.aten import HANDLERS, NEEDED, Args, Value, as_float
 from codesign.frontend.lowering import Lowering
 from codesign.frontend.report import NotLowerable, Unsupported, finish, raise_unsupported
-from codesign.errors import InputError, VerifyError
 from codesign.ir.graph import Graph
 from codesign.ir.types import F32, TensorType
 

@@ -84,7 +84,7 @@ class SplitJoin(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to the same."""
         if self.how == "split":
-            a, b = x.split([self.at, x.shape[1] - self.at], 1)
+            a, b = torch.split(x, [self.at, x.shape[1] - self.at], 1)
         elif self.how == "chunk":
             a, b = x.chunk(2, 1)
         elif self.how == "slice":
@@ -136,11 +136,13 @@ class Tokens(nn.Module):
         t = x.flatten(2).permute(0, 2, 1)
         q, k, v = self.qkv(self.norm(t)).chunk(3, dim=-1)
         if self.fused:
-            mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+            q, k, v = (part.unsqueeze(1) for part in (q, k, v))  # one head
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v).squeeze(1)
         else:
             mixed = torch.softmax(q @ k.transpose(1, 2) * c**-0.5, dim=-1) @ v
         t = t + self.project(mixed)
-        return t.transpose(1, 2).reshape(n, c, h, w)
+        y: Tensor = t.transpose(1, 2).reshape(n, c, h, w)
+        return y
 
 
 class SpatialMean(nn.Module):
@@ -308,13 +310,13 @@ class _Maker:
             sides = [min(n, most) for n, most in zip(sides, (w, w, h, h))]
         left, right, top, bottom = sides
         padding = (left, right, top, bottom)
-        module: nn.Module = {
-            "zero": lambda: nn.ZeroPad2d(padding),
-            "constant": lambda: nn.ConstantPad2d(padding, 0.75),
-            "reflect": lambda: nn.ReflectionPad2d(padding),
-            "replicate": lambda: nn.ReplicationPad2d(padding),
-        }[kind]()
-        return self._measured(module)
+        modules: dict[str, nn.Module] = {
+            "zero": nn.ZeroPad2d(padding),
+            "constant": nn.ConstantPad2d(padding, 0.75),
+            "reflect": nn.ReflectionPad2d(padding),
+            "replicate": nn.ReplicationPad2d(padding),
+        }
+        return self._measured(modules[kind])
 
     def upsample(self) -> nn.Module:
         rng = self.rng
@@ -326,9 +328,7 @@ class _Maker:
             size = (self.s.height + rng.randint(0, 4), self.s.width + rng.randint(0, 4))
             return self._measured(nn.Upsample(size=size))
         corners = rng.random() < 0.5
-        return self._measured(
-            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=corners)
-        )
+        return self._measured(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=corners))
 
     def affine(self) -> nn.Module:
         return Affine(self.rng.uniform(0.5, 2.0), self.rng.uniform(-1.0, 1.0))
