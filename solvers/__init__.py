@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exact choice under limits: problem and solution files, back ends, certificates.
 
-``load_problem`` and ``solve`` are the way in; ``registry`` names the back ends.
+``load_problem`` and ``solve`` are the way in; ``registry`` names the back ends. See also
+``codesign.solvers.explain.explain`` and ``codesign.solvers.pareto.pareto``.
 """
 
 from __future__ import annotations

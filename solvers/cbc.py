@@ -7,7 +7,6 @@ import importlib.util
 import os
 import re
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,24 +38,22 @@ class Cbc(MilpSolver):
 
         with tempfile.TemporaryDirectory(prefix="codesign-cbc-") as folder:
             log = Path(folder) / "cbc.log"
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                solver = pulp.COIN_CMD(
-                    path=str(_executable()),
-                    msg=False,
-                    gapRel=0.0,
-                    gapAbs=0.0,
-                    threads=1,
-                    timeLimit=None if seconds is None else max(seconds, 0.01),
-                    logPath=str(log),
-                    # its preprocessing was seen to cut off the optimum (tests/solvers)
-                    options=["preprocess off", "integerTolerance 1e-9"],
-                )
-                solver.tmpDir = folder
-                try:
-                    problem.solve(solver)
-                except pulp.PulpSolverError as error:
-                    raise SolverError(f"cbc failed: {error}; {_tail(log)}") from error
+            solver = pulp.COIN_CMD(
+                path=str(_executable()),
+                msg=False,
+                gapRel=0.0,
+                gapAbs=0.0,
+                threads=1,
+                timeLimit=None if seconds is None else max(seconds, 0.01),
+                logPath=str(log),
+                # its preprocessing was seen to cut off the optimum (tests/solvers)
+                options=["preprocess off", "integerTolerance 1e-9"],
+            )
+            solver.tmpDir = folder
+            try:
+                problem.solve(solver)
+            except pulp.PulpSolverError as error:
+                raise SolverError(f"cbc failed: {error}; {_tail(log)}") from error
             text = log.read_text(errors="replace") if log.exists() else ""
         bound = _BOUND.search(text)
         dual = float(bound.group(1)) if bound else None

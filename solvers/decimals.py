@@ -89,6 +89,16 @@ def to_decimal(scaled: int, digits: int) -> Decimal:
     return Decimal((int(scaled < 0), tuple(map(int, str(abs(scaled)))), -digits))
 
 
+def add(a: Number, b: Number) -> Decimal:
+    """a + b, exactly.
+
+    >>> add(Decimal("0.1"), -1)
+    Decimal('-0.9')
+    """
+    digits = max(places(a), places(b))
+    return to_decimal(scale_down(a, digits) + scale_down(b, digits), digits)
+
+
 def plain(value: Number) -> str:
     """``value`` written without an exponent, as JSON takes it.
 

@@ -12,20 +12,19 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from codesign.solvers.base import Deadline, Feature, Result, Solver
 from codesign.solvers.cpsat import CpSat
-from codesign.solvers.formulate import linear
 from codesign.solvers.knapsack import MAX_CLAUSES, Knapsack, Outcome, solve_knapsack
 from codesign.solvers.lagrange import FloatArray, Relaxation, bounds_of_all
-from codesign.solvers.model import Constraint, Model, Variable
-from codesign.solvers.problem import BoolArray, IntArray, Problem
+from codesign.solvers.problem import Problem
 from codesign.solvers.reduce import Index, Reduced, reduce_problem
 from codesign.solvers.solution import Status
+from codesign.solvers.subproblem import knapsack_model, least_sums, one_knapsack, without_alike
 
 _POOL = 24
 """Sets of multipliers tried on all open architectures, at most."""
@@ -50,7 +49,7 @@ class Exact(Solver):
                 architectures_pruned=reduced.pruned,
                 solver=self.name,
             )
-        reduced, alike = _without_alike(reduced)
+        reduced, alike = without_alike(reduced)
         search = _Search(reduced, deadline)
         search.run()
         bound = search.bound()
@@ -118,7 +117,7 @@ class _Search:
     def _trivial(self) -> int:
         """The least sum of the groups' least costs, in exact integers."""
         reduced = self.reduced
-        sums = _least_sums(reduced.cost, reduced.offsets[:-1], reduced.mask)
+        sums = least_sums(reduced.cost, reduced.offsets[:-1], reduced.mask)
         return int((sums + reduced.base).min())
 
     def run(self) -> None:
@@ -147,7 +146,7 @@ class _Search:
             self.lower = np.full(1, -np.inf)
             return
         for row in reduced.rows:
-            least = _least_sums(row.weights, starts, reduced.mask)
+            least = least_sums(row.weights, starts, reduced.mask)
             alive &= (least <= row.bound).astype(np.bool_)
         with np.errstate(over="ignore"):
             self.tables = [reduced.cost.astype(np.float64)]
@@ -186,7 +185,7 @@ class _Search:
         if cutoff is not None and self._dominated(arch, cutoff):
             self._close(np.array([arch]))
             return True
-        knapsack, columns = _knapsack(reduced, arch)
+        knapsack, columns = one_knapsack(reduced, arch)
         top = knapsack.ranges()[1]
         top = top if cutoff is None else min(top, cutoff)
         relaxed = self._relax(knapsack, top)
@@ -245,7 +244,7 @@ class _Search:
         if found.proven or self.deadline.passed or importlib.util.find_spec("ortools") is None:
             return found
         limit = cutoff if found.cost is None else found.cost - 1
-        answer = CpSat().solve_model(_model(knapsack, limit), self.deadline)
+        answer = CpSat().solve_model(knapsack_model(knapsack, limit), self.deadline)
         if answer.status is Status.INFEASIBLE:
             bound = found.bound if found.cost is None else found.cost
             return Outcome(found.columns, found.cost, bound, True)
@@ -318,24 +317,6 @@ class _Search:
         return bool(self.lower.min() < self.lower[arch])
 
 
-def _without_alike(reduced: Reduced) -> tuple[Reduced, int]:
-    """Only the architecture of least base where they differ in nothing else; how many went."""
-    tables = [reduced.cost, *(row.weights for row in reduced.rows)]
-    if (
-        len(reduced.archs) == 1
-        or reduced.mask is not None
-        or any(table.ndim == 2 for table in tables)
-        or any(clause.arch >= 0 for clause in reduced.clauses)
-    ):
-        return reduced, 0
-    best = int(reduced.base.argmin())
-    kept = slice(best, best + 1)
-    return (
-        replace(reduced, archs=reduced.archs[kept], base=reduced.base[kept]),
-        len(reduced.archs) - 1,
-    )
-
-
 def _below(value: int) -> float:
     """A double not above ``value``."""
     try:
@@ -343,62 +324,3 @@ def _below(value: int) -> float:
     except OverflowError:
         return -math.inf
     return double - abs(double) * 2.0**-52
-
-
-def _least_sums(table: IntArray, starts: Index, mask: BoolArray | None) -> IntArray:
-    """The exact least total of every architecture (or one, shared)."""
-    if mask is not None:
-        table = np.broadcast_to(table, mask.shape)
-        table = np.where(mask, table, table.max())
-    least = np.minimum.reduceat(np.atleast_2d(table), starts, axis=1)
-    total: IntArray = least.sum(axis=1)
-    return total
-
-
-def _knapsack(reduced: Reduced, arch: int) -> tuple[Knapsack, Index]:
-    """One architecture's knapsack without limits that always hold, and its columns' places."""
-
-    def row(table: IntArray) -> IntArray:
-        return table[arch] if table.ndim == 2 else table
-
-    columns = np.arange(int(reduced.offsets[-1]))
-    offsets = reduced.offsets
-    if reduced.mask is not None:
-        good = reduced.mask[arch]
-        columns = np.flatnonzero(good)
-        sizes = np.add.reduceat(good.astype(np.int64), offsets[:-1])
-        offsets = np.concatenate(([0], np.cumsum(sizes)))
-    weights, bounds = [], []
-    for item in reduced.rows:
-        values = row(item.weights)[columns]
-        weights.append(values)
-        bounds.append(item.bound)
-    place = {int(column): at for at, column in enumerate(columns)} if reduced.clauses else {}
-    clauses = tuple(
-        tuple(place[column] for column in clause.columns)
-        for clause in reduced.clauses
-        if clause.arch in (-1, arch) and all(column in place for column in clause.columns)
-    )
-    cost = row(reduced.cost)[columns]
-    return Knapsack(offsets, cost, tuple(weights), tuple(bounds), clauses), columns
-
-
-def _model(knapsack: Knapsack, limit: int | None) -> Model:
-    """The knapsack as an integer model with cost at most ``limit``."""
-    count = int(knapsack.offsets[-1])
-    everything = range(count)
-    rows = []
-    for group, (start, end) in enumerate(zip(knapsack.offsets, knapsack.offsets[1:])):
-        terms = [(j, 1) for j in range(int(start), int(end))]
-        rows.append(Constraint(f"pick[{group}]", linear(terms), 1, 1))
-    for k, (weights, bound) in enumerate(zip(knapsack.weights, knapsack.bounds)):
-        terms = [(j, int(weights[j])) for j in everything]
-        rows.append(Constraint(f"limit[{k}]", linear(terms), None, bound))
-    for place, clause in enumerate(knapsack.clauses):
-        terms = [(j, 1) for j in clause]
-        rows.append(Constraint(f"forbid[{place}]", linear(terms), None, len(clause) - 1))
-    cost = linear((j, int(knapsack.cost[j])) for j in everything)
-    if limit is not None:
-        rows.append(Constraint("cutoff", cost, None, limit))
-    variables = tuple(Variable(f"x[{j}]") for j in everything)
-    return Model("knapsack", variables, tuple(rows), cost)

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any, ClassVar
 
 from codesign.solvers.base import Availability, Feature
-from codesign.solvers.milp import MilpSolver
+from codesign.solvers.milp import MilpSolver, highs_clashes
 from codesign.solvers.solution import Status
 
 
@@ -23,7 +21,7 @@ class Highs(MilpSolver):
     @classmethod
     def availability(cls) -> Availability:
         found = super().availability()
-        if found and _clashes():
+        if found and highs_clashes():
             return Availability(
                 False,
                 "this highspy and OR-Tools bring different libhighs.so.1 and cannot share a "
@@ -57,18 +55,3 @@ class Highs(MilpSolver):
             return Status.OPTIMAL, dual
         feasible = info.primal_solution_status == 2  # kSolutionStatusFeasible
         return (Status.FEASIBLE if feasible else Status.UNKNOWN), dual
-
-
-def _clashes() -> bool:
-    """Whether highspy (1.15 on) and OR-Tools both bring a shared libhighs of the same name.
-
-    The loader takes the first for both, and the second import dies of undefined symbols.
-    """
-    places = {"highspy": ".", "ortools": ".libs"}
-    for package, folder in places.items():
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            return False
-        if not list((Path(spec.origin).parent / folder).glob("libhighs.so*")):
-            return False
-    return True

@@ -8,8 +8,12 @@ tolerance (``Proof.FLOAT``).
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
+import warnings
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 from codesign.solvers.base import Deadline
@@ -31,6 +35,13 @@ class MilpSolver(ModelSolver):
         """Solve the PuLP problem; its status and the solver's dual bound where it gives one."""
 
     def solve_model(self, model: Model, deadline: Deadline) -> ModelAnswer:
+        with warnings.catch_warnings():  # PuLP 3.3 announces the interface of 4.0
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return self._solve_model(model, deadline)
+
+    def _solve_model(self, model: Model, deadline: Deadline) -> ModelAnswer:
+        if highs_clashes():  # PuLP imports highspy, after which OR-Tools could not be loaded
+            importlib.import_module("ortools.sat.python.cp_model")
         import pulp
 
         problem = pulp.LpProblem("codesign", pulp.LpMinimize)
@@ -94,3 +105,18 @@ def _quotient(value: int, unit: int) -> float:
 
 def _holds(value: int, low: int | None, high: int | None) -> bool:
     return (low is None or value >= low) and (high is None or value <= high)
+
+
+def highs_clashes() -> bool:
+    """Whether highspy (1.15 on) and OR-Tools both bring a shared libhighs of the same name.
+
+    The loader takes the first for both, and the second import dies of undefined symbols.
+    """
+    places = {"highspy": ".", "ortools": ".libs"}
+    for package, folder in places.items():
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            return False
+        if not list((Path(spec.origin).parent / folder).glob("libhighs.so*")):
+            return False
+    return True

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from codesign.solvers import Problem
 from codesign.solvers.problem_file import problem_from_data
 
@@ -20,9 +21,10 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "hawq.py"
 NAMES = ("w8a8", "w4a8", "w4a4", "float")
 
 
-def generated_data(seed: int) -> dict[str, Any]:
+def generated_data(seed: int, size: int | None = None) -> dict[str, Any]:
     """A small random problem in file form: architectures, ties, forbids, min and max limits,
-    negative, decimal and very large numbers, both senses; about one in five is infeasible."""
+    negative, decimal and very large numbers, both senses; about one in four is infeasible.
+    ``size`` is the greatest number in it."""
     rng = random.Random(seed)
     count = rng.randint(1, 5)
     sets = [rng.sample(NAMES, rng.randint(1, 4)) for _ in range(2)]
@@ -33,7 +35,8 @@ def generated_data(seed: int) -> dict[str, Any]:
         choices[f"layer.{group}"] = names
     archs = [f"pe{2**i}" for i in range(rng.choice([0, 0, 1, 2, 4]))]
     digits = rng.choice([0, 0, 0, 1, 3])
-    size = rng.choice([4, 30, 1000, 1000, 10**6, 10**20])
+    drawn = rng.choice([4, 30, 1000, 1000, 10**6, 10**20])
+    size = drawn if size is None else size
     low = rng.choice([0, 0, 0, -size // 2])
 
     def number() -> Decimal | int:
@@ -109,14 +112,14 @@ def rough_total(
 
 
 @pytest.fixture(scope="session")
-def generate() -> Callable[[int], Problem]:
-    """Seed to problem."""
-    return lambda seed: problem_from_data(generated_data(seed), f"seed {seed}")
+def generate() -> Callable[..., Problem]:
+    """(seed, size=None) to problem."""
+    return lambda seed, size=None: problem_from_data(generated_data(seed, size), f"seed {seed}")
 
 
 @pytest.fixture(scope="session")
-def generate_data() -> Callable[[int], dict[str, Any]]:
-    """Seed to problem in file form."""
+def generate_data() -> Callable[..., dict[str, Any]]:
+    """(seed, size=None) to problem in file form."""
     return generated_data
 
 
