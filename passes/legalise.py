@@ -43,20 +43,32 @@ class Legalise(Pass):
     def run(self, graph: Graph) -> Graph:
         """The graph in normal form."""
         editor = Editor(graph)
-        changed = True
-        while changed:
-            changed = False
-            for node in editor:
-                for rule in _RULES.get(type(node.op), ()):
-                    if node.type.dtype.is_float and rule(editor, node):
-                        changed = True
-                        break
-        if self.depthwise:
-            # Last, when it is clear that no layer takes them.
-            for node in editor:
-                if isinstance(node.op, (Add, Mul)) and node.type.dtype.is_float:
-                    make_depthwise(editor, node)
+        _normalise(editor)
+        # Only now it is clear that no layer takes them. The new layers take what follows.
+        while self.depthwise and _make_depthwise(editor):
+            _normalise(editor)
         return editor.finish()
+
+
+def _make_depthwise(editor: Editor) -> bool:
+    """Turn the first mul or add that can be into a depthwise convolution."""
+    return any(
+        make_depthwise(editor, node)
+        for node in editor
+        if isinstance(node.op, (Add, Mul)) and node.type.dtype.is_float
+    )
+
+
+def _normalise(editor: Editor) -> None:
+    """Apply the rules until none does anything."""
+    changed = True
+    while changed:
+        changed = False
+        for node in editor:
+            for rule in _RULES.get(type(node.op), ()):
+                if node.type.dtype.is_float and rule(editor, node):
+                    changed = True
+                    break
 
 
 _Rule = Callable[[Editor, Node], bool]
