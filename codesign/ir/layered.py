@@ -42,6 +42,8 @@ def place(
     rank = _ranks(sizes, edges)
     rows: list[list[_Item]] = [[] for _ in range(max(rank.values(), default=-1) + 1)]
     items = {name: _Item(size[0], True) for name, size in sizes.items()}
+    for name in _spine(rank, edges):
+        items[name].mass = 100.0
     for name, item in items.items():
         rows[rank[name]].append(item)
     chains: dict[Edge, list[_Item]] = {}
@@ -53,7 +55,7 @@ def place(
         chain.append(items[target])
         chains[source, target] = chain
         for above, below in itertools.pairwise(chain):
-            weight = 1 + 3 * (above.real and below.real) + 8 * (not above.real and not below.real)
+            weight = _weight(above, below)
             above.below.append((below, weight))
             below.above.append((above, weight))
     _order(rows)
@@ -67,6 +69,8 @@ class _Item:
 
     width: float
     real: bool
+    mass: float = 1.0
+    """How much the item insists on its place when a row is tight; 100 on the spine."""
     x: float = 0.0
     """Centre."""
     index: float = 0.0
@@ -74,6 +78,26 @@ class _Item:
     def __post_init__(self) -> None:
         self.above: list[tuple[_Item, int]] = []
         self.below: list[tuple[_Item, int]] = []
+
+
+def _weight(above: _Item, below: _Item) -> int:
+    """How much an edge wants to be straight."""
+    if above.mass > 1 and below.mass > 1:
+        return 100
+    if above.real and below.real:
+        return 4
+    return 1 if above.real or below.real else 9
+
+
+def _spine(rank: Mapping[str, int], edges: Sequence[Edge]) -> list[str]:
+    """One longest path, which is drawn as a straight line."""
+    sources: dict[str, list[str]] = {}
+    for source, target in edges:
+        sources.setdefault(target, []).append(source)
+    path = [max(rank, key=lambda name: rank[name])] if rank else []
+    while path and path[-1] in sources:
+        path.append(max(sources[path[-1]], key=lambda name: rank[name]))
+    return path
 
 
 def _ranks(sizes: Mapping[str, object], edges: Sequence[Edge]) -> dict[str, int]:
@@ -146,14 +170,14 @@ def _settle(row: list[_Item], wanted: list[float], gap: float) -> None:
         if i:
             offset += (row[i - 1].width + item.width) / 2 + gap
         offsets.append(offset)
-    blocks: list[tuple[float, int]] = []  # sum and count of pooled targets
-    for want, shift in zip(wanted, offsets):
-        total, count = want - shift, 1
-        while blocks and blocks[-1][0] / blocks[-1][1] > total / count:
+    blocks: list[tuple[float, float, int]] = []  # weighted sum, weight and count of pooled targets
+    for item, want, shift in zip(row, wanted, offsets):
+        total, mass, count = (want - shift) * item.mass, item.mass, 1
+        while blocks and blocks[-1][0] / blocks[-1][1] > total / mass:
             last = blocks.pop()
-            total, count = total + last[0], count + last[1]
-        blocks.append((total, count))
-    places = [total / count for total, count in blocks for _ in range(count)]
+            total, mass, count = total + last[0], mass + last[1], count + last[2]
+        blocks.append((total, mass, count))
+    places = [total / mass for total, mass, count in blocks for _ in range(count)]
     for item, place, shift in zip(row, places, offsets):
         item.x = place + shift
 
