@@ -43,7 +43,7 @@ def place(
     rows: list[list[_Item]] = [[] for _ in range(max(rank.values(), default=-1) + 1)]
     items = {name: _Item(size[0], True) for name, size in sizes.items()}
     for name in _spine(rank, edges):
-        items[name].mass = 100.0
+        items[name].mass = 1e4
     for name, item in items.items():
         rows[rank[name]].append(item)
     chains: dict[Edge, list[_Item]] = {}
@@ -70,7 +70,7 @@ class _Item:
     width: float
     real: bool
     mass: float = 1.0
-    """How much the item insists on its place when a row is tight; 100 on the spine."""
+    """How much the item insists on its place when a row is tight; large on the spine."""
     x: float = 0.0
     """Centre."""
     index: float = 0.0
@@ -235,7 +235,11 @@ def _ports(
     for target, edges in entering.items():
         box = boxes[target]
         edges.sort(key=lambda edge: chains[edge][-2].x)
-        step = min(22.0, box[2] / (len(edges) + 1))
-        for i, edge in enumerate(edges):
-            ports[edge] = box[0] + box[2] / 2 + (i - (len(edges) - 1) / 2) * step
+        near, far = box[0] + 10, box[0] + box[2] - 10
+        gap = min(16.0, (far - near) / len(edges))
+        ports_row = [_Item(0.0, False, chains[edge][-2].mass) for edge in edges]
+        wanted = [min(max(chains[edge][-2].x - left, near), far) for edge in edges]
+        _settle(ports_row, wanted, gap)
+        for edge, port in zip(edges, ports_row):
+            ports[edge] = min(max(port.x, box[0] + 4), box[0] + box[2] - 4)
     return ports
