@@ -101,7 +101,7 @@ bench: $(READY)
 	done
 
 clean:
-	rm -rf build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean
