@@ -24,7 +24,13 @@ from codesign.solvers.lagrange import FloatArray, Relaxation, bounds_of_all
 from codesign.solvers.problem import Problem
 from codesign.solvers.reduce import Index, Reduced, reduce_problem
 from codesign.solvers.solution import Status
-from codesign.solvers.subproblem import knapsack_model, least_sums, one_knapsack, without_alike
+from codesign.solvers.subproblem import (
+    knapsack_model,
+    least_sums,
+    one_knapsack,
+    trivial_bound,
+    without_alike,
+)
 
 _POOL = 24
 """Sets of multipliers tried on all open architectures, at most."""
@@ -111,14 +117,8 @@ class _Search:
         known = [] if self.best is None else [self.best[0]]
         if not self.done:
             least = float(self.lower.min())
-            known.append(math.ceil(least) if math.isfinite(least) else self._trivial())
+            known.append(math.ceil(least) if math.isfinite(least) else trivial_bound(self.reduced))
         return min(known, default=0)
-
-    def _trivial(self) -> int:
-        """The least sum of the groups' least costs, in exact integers."""
-        reduced = self.reduced
-        sums = least_sums(reduced.cost, reduced.offsets[:-1], reduced.mask)
-        return int((sums + reduced.base).min())
 
     def run(self) -> None:
         """Until every architecture is closed or time ends."""

@@ -13,6 +13,7 @@ from codesign.solvers.formulate import Lowering, lower
 from codesign.solvers.model import Model
 from codesign.solvers.problem import Problem
 from codesign.solvers.solution import Proof, Status
+from codesign.solvers.subproblem import trivial_bound
 
 _RETRIES = 50
 
@@ -50,8 +51,10 @@ class ModelSolver(Solver):
             objective = lowering.model.objective.value(answer.values)
             if answer.status is Status.OPTIMAL:
                 bound = objective
-            elif bound is not None:
-                bound = min(bound, objective)
+        if answer.status in (Status.FEASIBLE, Status.UNKNOWN):
+            least = trivial_bound(reduced)
+            bound = least if bound is None else max(bound, least)
+            bound = bound if objective is None else min(bound, objective)
         done = answer.status in (Status.OPTIMAL, Status.INFEASIBLE)
         return Result(
             status=answer.status,

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.solvers.decimals import Number, plain, scale_down, scale_up, to_decimal
-from codesign.solvers.validate import MAX_ENTRIES, Checker, key_path, listed
+from codesign.solvers.validate import MAX_ENTRIES, Checker, key_path, listed, near
 
 IntArray: TypeAlias = npt.NDArray[Any]
 """int64, or object holding Python integers where 64 bits are not enough."""
@@ -140,15 +140,7 @@ class Problem:
         """
         check = Checker(source)
         table = check.choices(choices)
-        archs: tuple[str, ...] = ()
-        if architectures is not None:
-            archs = check.unique(
-                check.sequence(architectures, "architectures", "names"),
-                "architectures",
-                "architecture",
-            )
-            if not archs:
-                check.fail("architectures", "empty; leave the key out or name at least one")
+        archs = () if architectures is None else check.architectures(architectures)
         if (minimize is None) == (maximize is None):
             both = "both are given" if minimize is not None else "neither is given"
             check.fail("", f'give exactly one of "minimize" and "maximize"; {both}')
@@ -340,7 +332,9 @@ def _check_forbids(
                 clause.append((ARCHITECTURE, places[option]))
                 continue
             check.known(group, where, "group", choices)
-            check.known(option, where, f"option of group {group!r}", choices[group])
+            if not isinstance(option, str) or option not in choices[group]:
+                hint = f"{near(option, choices[group])} (known: {listed(choices[group])})"
+                check.fail(where, f"group {group!r} has no option {option!r}{hint}")
             clause.append((position[group], choices[group].index(option)))
         found.append(tuple(clause))
     return tuple(found)

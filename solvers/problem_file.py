@@ -61,13 +61,7 @@ def problem_from_data(data: object, source: str = "") -> Problem:
     if not isinstance(name, str):
         check.fail("name", "expected a text")
     choices = check.choices(table["choices"])
-    archs: tuple[str, ...] = ()
-    if "architectures" in table:
-        archs = check.unique(
-            check.sequence(table["architectures"], "architectures", "names"),
-            "architectures",
-            "architecture",
-        )
+    archs = check.architectures(table["architectures"]) if "architectures" in table else ()
     metrics = check.table(table["metrics"], "metrics", "metric to its values")
     return Problem.build(
         name=name,

@@ -42,6 +42,12 @@ def least_sums(table: IntArray, starts: Index, mask: BoolArray | None) -> IntArr
     return total
 
 
+def trivial_bound(reduced: Reduced) -> int:
+    """The least sum of the groups' least costs over all architectures, exactly."""
+    sums = least_sums(reduced.cost, reduced.offsets[:-1], reduced.mask)
+    return int((sums + reduced.base).min())
+
+
 def one_knapsack(reduced: Reduced, arch: int) -> tuple[Knapsack, Index]:
     """One architecture's knapsack without limits that always hold, and its columns' places."""
 

@@ -166,6 +166,13 @@ class Checker:
             for group, options in table.items()
         }
 
+    def architectures(self, value: object) -> tuple[str, ...]:
+        """At least one name, all different."""
+        names = self.sequence(value, "architectures", "names")
+        if not names:
+            self.fail("architectures", "empty; leave the key out or name at least one")
+        return self.unique(names, "architectures", "architecture")
+
     def bounds(self, metric: str, value: object) -> list[tuple[str, Number]]:
         """The one-sided limits on ``metric``: pairs of "min"/"max" and value."""
         path = key_path("limits", metric)
