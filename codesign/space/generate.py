@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every accelerator of a grid that a device holds, as arrays; dominated ones can be dropped.
+
+Dominance: more requantisers, a doubling engine, a wider port or a deeper buffer leave every tiling
+legal that was legal and make none of them slower (``tests/space`` and ``docs/formulation.md``), so
+an accelerator is dropped when the next larger value of one of these axes, all else the same, still
+fits the device. Lanes are not compared: more of them may make tiles coarser and a layer slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.cost.resources import DEFAULT_LUT, LutModel, engine_dsp, engine_lut, ramb18
+from codesign.cost.tables import Cores, Grid
+from codesign.errors import InfeasibleError, InputError
+from codesign.space.accelerator import Accelerator, Buffer, Engine
+from codesign.space.device import Device, MultiplierKind
+
+Array = npt.NDArray[np.int64]
+RESOURCES = ("dsp", "lut", "ff", "ramb18")
+
+
+@dataclass(frozen=True)
+class DenseKind:
+    """Operand widths and multipliers that dense engines are generated with."""
+
+    weight_bits: int = 8
+    activation_bits: int = 8
+    lut: bool = False
+    """Multipliers of LUTs instead of the device's hard ones."""
+
+
+@dataclass(frozen=True)
+class SpaceOptions:
+    """The grid. Defaults suit devices of 150 to 2,500 multipliers; lanes grow with the device."""
+
+    inputs: tuple[int, ...] = (4, 8, 12, 16, 24, 32, 48, 64)
+    outputs: tuple[int, ...] = (8, 16, 24, 32, 48, 64)
+    pixels: tuple[int, ...] = (1, 2, 4, 7, 8)
+    kinds: tuple[DenseKind, ...] = (
+        DenseKind(),
+        DenseKind(4, 8),
+        DenseKind(4, 4),
+        DenseKind(4, 4, lut=True),
+    )
+    least_products: int = 64
+    """Dense engines of fewer lanes are not generated."""
+    double: tuple[bool, ...] = (False, True)
+    post: tuple[int, ...] = (8, 16)
+    weight_depths: tuple[int, ...] = (512, 1024, 2048, 4096)
+    activation_depths: tuple[int, ...] = (512, 1024, 2048, 4096, 8192)
+    accumulator_depths: tuple[int, ...] = (512, 1024, 2048)
+    depthwise_lanes: tuple[tuple[int, int], ...] = (
+        (8, 1), (8, 2), (16, 1), (16, 2), (16, 4), (32, 1), (32, 2), (32, 4),
+    )  # fmt: skip
+    """(po, px) of depthwise engines."""
+    depthwise: tuple[bool, ...] = (False, True)
+    """Whether accelerators without and with a depthwise engine are generated."""
+    depthwise_post: int = 4
+    depthwise_weight_depth: int = 512
+    depthwise_activation_depths: tuple[int, ...] = (1024, 2048, 4096)
+    fill_percent: Mapping[str, int] = field(default_factory=lambda: {"lut": 70, "ff": 50})
+    """Share of each resource that may be used; 100 where not named. Source of LUT and FF: FINN's
+    limits for timing closure."""
+
+
+AXES = ("double", "post", "port", "weight", "activation", "accumulator", "dw_activation")
+"""Axes along which more is never slower."""
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Accelerators as columns of places in the grid."""
+
+    device: Device
+    options: SpaceOptions
+    dense_bases: tuple[Engine, ...]
+    """Dense engines without depths, post and double."""
+    depthwise_bases: tuple[Engine | None, ...]
+    base: Array
+    """Place in ``dense_bases``."""
+    dw_base: Array
+    """Place in ``depthwise_bases``."""
+    axes: Mapping[str, Array]
+    """Place on each of ``AXES``."""
+    use: Mapping[str, Array]
+    """Modelled use of each of ``RESOURCES``."""
+    generated: int
+    """Accelerators that fit the device, before any were dropped."""
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __iter__(self) -> Iterator[Accelerator]:
+        return map(self.accelerator, range(len(self)))
+
+    @cached_property
+    def dense_grid(self) -> Grid:
+        """Depths of the dense engines' buffers."""
+        o = self.options
+        return Grid(o.weight_depths, o.activation_depths, o.accumulator_depths)
+
+    @cached_property
+    def depthwise_grid(self) -> Grid:
+        """Depths of the depthwise engines' buffers."""
+        o = self.options
+        return Grid((o.depthwise_weight_depth,), o.depthwise_activation_depths)
+
+    def accelerator(self, place: int) -> Accelerator:
+        """The accelerator at ``place``."""
+        at = {name: int(column[place]) for name, column in self.axes.items()}
+        o = self.options
+        dense = replace(
+            self.dense_bases[int(self.base[place])],
+            double=o.double[at["double"]],
+            post=o.post[at["post"]],
+            weight=Buffer(o.weight_depths[at["weight"]]),
+            activation=Buffer(o.activation_depths[at["activation"]]),
+            accumulator=Buffer(o.accumulator_depths[at["accumulator"]]),
+        )
+        other = self.depthwise_bases[int(self.dw_base[place])]
+        if other is not None:
+            depth = o.depthwise_activation_depths[at["dw_activation"]]
+            other = replace(other, activation=Buffer(depth))
+        return Accelerator(dense, other, self.device.ports[at["port"]])
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of all accelerators."""
+        return tuple(self.accelerator(place).name for place in range(len(self)))
+
+    def take(self, places: Any) -> Space:
+        """The accelerators at ``places``."""
+        return replace(
+            self,
+            base=self.base[places],
+            dw_base=self.dw_base[places],
+            axes={name: column[places] for name, column in self.axes.items()},
+            use={name: column[places] for name, column in self.use.items()},
+        )
+
+    def dense_cores(self) -> tuple[Cores, npt.NDArray[np.bool_], Array]:
+        """Different dense cores, which of them double, and each accelerator's place among them."""
+        keys = np.stack(
+            [self.base, self.axes["double"], self.axes["post"], self.axes["port"]], axis=1
+        )
+        found, inverse = np.unique(keys, axis=0, return_inverse=True)
+        engines = [
+            replace(
+                self.dense_bases[b], double=self.options.double[d], post=self.options.post[p]
+            )
+            for b, d, p, _ in found
+        ]
+        ports = [self.device.ports[p] for *_, p in found]
+        doubles = np.array([e.double for e in engines], dtype=np.bool_)
+        return Cores.of(engines, ports), doubles, inverse.reshape(-1)
+
+    def depthwise_cores(self) -> tuple[Cores, Array]:
+        """Different depthwise cores, and each accelerator's place among them; -1 for none."""
+        has = np.array([e is not None for e in self.depthwise_bases])[self.dw_base]
+        keys = np.stack([self.dw_base[has], self.axes["port"][has]], axis=1)
+        found, inverse = np.unique(keys, axis=0, return_inverse=True)
+        engines = [e for b, _ in found if (e := self.depthwise_bases[b]) is not None]
+        place = np.full(len(self), -1, dtype=np.int64)
+        place[has] = inverse.reshape(-1)
+        return Cores.of(engines, [self.device.ports[p] for _, p in found]), place
+
+
+def generate(
+    device: Device, options: SpaceOptions | None = None, budget: Mapping[str, int] | None = None,
+    drop_dominated: bool = True, model: LutModel = DEFAULT_LUT,
+) -> Space:  # fmt: skip
+    """Accelerators of the grid within the device (times ``fill_percent``) and ``budget``.
+
+    ``budget`` holds absolute limits of any of dsp, lut, ff, ramb18. Raises InputError for unknown
+    resources and InfeasibleError when nothing fits.
+    """
+    options = options or SpaceOptions()
+    caps = _caps(device, options, budget or {})
+    dense = tuple(
+        Engine(
+            "dense", pi, po, px, Buffer(0), Buffer(0), Buffer(0), kind.weight_bits,
+            kind.activation_bits, "lut" if kind.lut else device.multiplier,
+        )
+        for kind in options.kinds
+        for pi in options.inputs
+        for po in options.outputs
+        for px in options.pixels
+        if pi * po * px >= options.least_products
+    )  # fmt: skip
+    others: list[Engine | None] = [None] if False in options.depthwise else []
+    if True in options.depthwise:
+        others += [
+            Engine(
+                "depthwise", 1, po, px, Buffer(options.depthwise_weight_depth), Buffer(0),
+                multiplier=device.multiplier, post=options.depthwise_post,
+            )
+            for po, px in options.depthwise_lanes
+        ]  # fmt: skip
+    use, alone = _use(device, options, dense, others, model)
+    fits = alone
+    for name in RESOURCES:
+        fits = fits & (use[name] <= caps[name])
+    count = int(fits.sum())
+    if not count:
+        raise InfeasibleError(_nothing(device, caps, use))
+    keep = _undominated(fits) if drop_dominated else fits
+    places = np.nonzero(keep)
+    return Space(
+        device, options, dense, tuple(others), places[0], places[1],
+        dict(zip(AXES, places[2:])), {n: np.broadcast_to(use[n], fits.shape)[places] for n in use},
+        count,
+    )  # fmt: skip
+
+
+def _caps(device: Device, options: SpaceOptions, budget: Mapping[str, int]) -> dict[str, int]:
+    unknown = sorted(set(budget) - set(RESOURCES))
+    if unknown:
+        raise InputError(f"unknown resource {unknown[0]!r} (known: {', '.join(RESOURCES)})")
+    caps = {}
+    for name in RESOURCES:
+        available = getattr(device, name) * options.fill_percent.get(name, 100) // 100
+        caps[name] = min(available, budget.get(name, available))
+    return caps
+
+
+def _nothing(device: Device, caps: Mapping[str, int], use: Mapping[str, Any]) -> str:
+    least = {name: int(use[name].min()) for name in RESOURCES}
+    over = [f"{n} {least[n]} of {caps[n]}" for n in RESOURCES if least[n] > caps[n]]
+    what = ", ".join(over) if over else "no combination of lanes and buffers meets all at once"
+    return f"no accelerator of the grid fits {device.name}: the smallest needs {what}"
+
+
+def _axis(values: Sequence[Any], axis: int) -> Any:
+    shape = [1] * (2 + len(AXES))
+    shape[axis] = len(values)
+    return np.array(values).reshape(shape)
+
+
+def _use(
+    device: Device, options: SpaceOptions, dense: Sequence[Engine],
+    others: Sequence[Engine | None], model: LutModel,
+) -> tuple[dict[str, Any], npt.NDArray[np.bool_]]:  # fmt: skip
+    """Modelled resources over the whole grid (broadcastable arrays), as
+    ``codesign.cost.resources.resources`` gives them one by one; and which places are meant: without
+    a depthwise engine its depth is the first one, and only what can double doubles."""
+    lead = (-1,) + (1,) * (1 + len(AXES))
+    second = (1, -1) + (1,) * len(AXES)
+    pi, po, px, wb, ab = (
+        np.array([getattr(e, n) for e in dense]).reshape(lead)
+        for n in ("pi", "po", "px", "weight_bits", "activation_bits")
+    )
+    double = _axis(options.double, 2)
+    post = _axis(options.post, 3)
+    port = _axis(device.ports, 4)
+    w_depth = _axis(options.weight_depths, 5)
+    a_depth = _axis(options.activation_depths, 6)
+    o_depth = _axis(options.accumulator_depths, 7)
+    dwa = _axis(options.depthwise_activation_depths, 8)
+
+    def each(of: Any) -> Any:
+        return np.array([of(e) for e in dense]).reshape(lead)
+
+    # per base; post and double enter linearly, so they are priced as differences
+    none = 0
+    hard = each(
+        lambda e: engine_dsp("dense", e.multiplier, e.pi, e.po, e.px, e.weight_bits,
+                             e.activation_bits, none)
+    )  # fmt: skip
+    one = engine_dsp("dense", "lut", 1, 1, 1, 8, 8, 1)
+    plain, twice = (
+        each(
+            lambda e, d=d: engine_lut("dense", e.multiplier, device.family, e.pi, e.po, e.px,
+                                      e.weight_bits, e.activation_bits, none, d, model)
+        )
+        for d in (False, True)
+    )  # fmt: skip
+    logic = np.where(double, twice, plain) + model.requantiser * post
+    dsp = hard + one * post
+    memories = [(pi * po * wb, w_depth, 2), (pi * ab, a_depth, 2 * px), (po * 32, o_depth, 2 * px)]
+    rams: Any = 0
+    bits: Any = 0
+    for width, depth, copies in memories:
+        rams = rams + copies * ramb18(width, depth)
+        bits = bits + copies * width
+    dw = np.zeros((5, len(others)), dtype=np.int64)
+    for place, e in enumerate(others):
+        if e is not None:
+            dw[:, place] = (
+                engine_dsp(e.kind, e.multiplier, 1, e.po, e.px, 8, 8, e.post),
+                engine_lut(e.kind, e.multiplier, device.family, 1, e.po, e.px, 8, 8, e.post,
+                           False, model),
+                2 * int(ramb18(e.po * 8, e.weight.depth)),
+                e.po * 8,
+                e.px,
+            )  # fmt: skip
+    dw_dsp, dw_lut, dw_rams, dw_width, dw_px = (row.reshape(second) for row in dw)
+    shared = model.control + model.port_bit * port
+    use = {
+        "dsp": dsp + dw_dsp,
+        "lut": logic + dw_lut + shared,
+        "ff": logic + dw_lut + shared + bits + dw_width * (2 + 2 * dw_px),
+        "ramb18": rams + dw_rams + 2 * dw_px * np.where(dw_width > 0, ramb18(dw_width, dwa), 0),
+    }
+    exists = np.array([e is not None for e in others]).reshape(second)
+    first = np.arange(len(options.depthwise_activation_depths)).reshape(dwa.shape) == 0
+    may_double = each(lambda e: e.activation_bits >= 8)
+    meant = (exists | first) & (may_double | ~double.astype(np.bool_))
+    shape = np.broadcast_shapes(*(np.shape(v) for v in use.values()), meant.shape)
+    return use, np.broadcast_to(meant, shape)
+
+
+def _undominated(fits: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Places whose next larger value fits on no axis after the first two."""
+    keep = fits.copy()
+    for axis in range(2, fits.ndim):
+        lower = [slice(None)] * fits.ndim
+        upper = [slice(None)] * fits.ndim
+        lower[axis], upper[axis] = slice(0, -1), slice(1, None)
+        keep[tuple(lower)] &= ~fits[tuple(upper)]
+    return keep
