@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -34,8 +34,13 @@ from codesign.targets.base import (
 from codesign.targets.files import build_folder, read_manifest, write_manifest
 from codesign.targets.tools import find_tool, missing, require_tool
 
+if TYPE_CHECKING:
+    from codesign.quant.formats import LayerFormat
+
 FORMAT = "codesign-host-build/1"
 LIBRARY = "network.so"
+KERNELS_VERSION = 1
+"""Counted up when kernels change so that older measurements no longer hold."""
 _SAMPLE_SECONDS = 2e-3
 
 
@@ -100,6 +105,31 @@ class HostTarget(Target):
             raise InputError(f"{directory}: the manifest has no valid inputs and outputs "
                              f"({error}); build again") from error
         return HostRunner(directory / LIBRARY, inputs, outputs, self.threads)
+
+    def latency_bound_ms(self, macs: int) -> float:
+        """The fastest instruction, twice a cycle, at 5 GHz on all threads: 64-byte dot products."""
+        from codesign.targets.tvm_lower.machine import host_machine
+
+        threads = self.threads or host_machine().threads
+        return macs / (2 * 64 * 5e9 * threads) * 1e3
+
+    def same_code(self, one: LayerFormat, other: LayerFormat) -> bool:
+        """All integer formats are kept in whole bytes and share one kernel."""
+        return one == other or not (one.is_float or other.is_float)
+
+    def machine_key(self) -> str:
+        """What measured figures belong to besides the network."""
+        import hashlib
+        from importlib.metadata import version
+
+        from codesign.targets.tvm_lower.machine import cpu_model, host_machine
+
+        machine = host_machine()
+        facts = (
+            self.name, cpu_model(), machine.arch, machine.mcpu,
+            str(self.threads or machine.threads), version("apache-tvm"), str(KERNELS_VERSION),
+        )  # fmt: skip
+        return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
 
     def layer_latency(self, graph: Graph) -> dict[str, Timing]:
         """Each layer of ``graph`` compiled and measured alone, or taken from the database."""

@@ -21,9 +21,18 @@ from tvm import te, tirx
 from codesign.ir import ops
 from codesign.ir.graph import Node
 from codesign.ir.types import DType
-from codesign.targets.tvm_lower.elementwise import activate
 from codesign.targets.tvm_lower.anchor import Anchor, Direct, Frame, padded
-from codesign.targets.tvm_lower.kernel import Expr, Index, Kernel, Reader, const, storage
+from codesign.targets.tvm_lower.elementwise import activate
+from codesign.targets.tvm_lower.kernel import (
+    Expr,
+    Index,
+    Kernel,
+    Reader,
+    const,
+    identity,
+    reader,
+    storage,
+)
 from codesign.targets.tvm_lower.machine import Machine
 
 Place = tuple[Expr, Expr, Expr, Expr, Expr]
@@ -83,7 +92,7 @@ def conv2d_product(kernel: Kernel, node: Node) -> Product:
     outputs, _, kh, kw = kernel.type(node.inputs[1]).shape
     depth, channels = c // op.groups, outputs // op.groups
     return Product(
-        n, height, width, op.groups, depth, channels, *node.type.shape[2:],
+        n, height, width, op.groups, depth, channels, node.type.shape[2], node.type.shape[3],
         data=lambda n, h, w, g, k: x((n, g * depth + k, h, w)),
         place=lambda i: (i[0], i[2], tirx.floordiv(i[1], channels), i[3],
                          tirx.floormod(i[1], channels)),
@@ -219,8 +228,11 @@ def _finished(
     macs = product.macs
     if product.depthwise:
         zero = const(0, "int32")
-        direct = Direct(sizes, lambda d: total(*d), lambda d: product.index((d[0], d[1], d[3], d[2],
-                                                                            zero)))
+        direct = Direct(
+            sizes,
+            lambda d: total(*d),
+            lambda d: product.index((d[0], d[1], d[3], d[2], zero)),
+        )
         return Anchor(read, "window", macs, finish, direct)
     if product.channels % lanes:
         return Anchor(read, "blocked", macs, finish, None, lanes, vnni)
@@ -262,28 +274,27 @@ def _depthwise(
     dtype = storage(node.type.dtype)
     kh, kw = product.kernel
     zero = const(0, "int32")
-    data: Callable[..., Expr]
 
     def direct(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
         return product.data(n, h, w, c, zero)
 
-    data = direct
+    data: Callable[..., Expr] = direct
     if any(product.padding):
         x_dtype = storage(kernel.type(node.inputs[0]).dtype)
         data = padded(_frame(product, product.groups), x_dtype, direct)
     if weights is not None:
         table = kernel.array(weights[:, 0].transpose(1, 2, 0), "weights")
-        weight = lambda i, j, c: table(i, j, c)  # noqa: E731
+        weight = reader(table, identity(3))
     else:
         value = kernel.value(node.inputs[1])
-        weight = lambda i, j, c: value((c, zero, i, j))  # noqa: E731
+        weight = lambda at: value((at[2], zero, at[0], at[1]))  # noqa: E731
     i, j = te.reduce_axis((0, kh), "i"), te.reduce_axis((0, kw), "j")
     (sh, sw), (dh, dw) = product.stride, product.dilation
     return te.compute(
         (product.n, product.out_height, product.out_width, product.groups),
         lambda n, h, w, c: te.sum(
             data(n, h * sh + i * dh, w * sw + j * dw, c).astype(dtype)
-            * weight(i, j, c).astype(dtype),
+            * weight((i, j, c)).astype(dtype),
             axis=[i, j],
         ),
         name="total",
@@ -302,12 +313,11 @@ def _blocked(
         g, k = (0, c) if groups == 1 else (tirx.floordiv(c, depth), tirx.floormod(c, depth))
         return product.data(n, h, w, g, k)
 
+    data: Callable[..., Expr] = product.data
     if any(product.padding):
         x_dtype = storage(kernel.type(node.inputs[0]).dtype)
         stage = padded(_frame(product, groups * depth), x_dtype, direct)
         data = lambda n, h, w, g, k: stage(n, h, w, g * depth + k)  # noqa: E731
-    else:
-        data = product.data
     packed = _packed(kernel, node, product, weights, lanes, blocks)
     i, j = te.reduce_axis((0, kh), "i"), te.reduce_axis((0, kw), "j")
     k = te.reduce_axis((0, depth), "k")

@@ -12,7 +12,16 @@ from tvm import tirx
 from codesign.ir import ops
 from codesign.ir.graph import Node
 from codesign.ir.types import DType
-from codesign.targets.tvm_lower.kernel import Expr, Index, Kernel, Reader, clamp, const, storage, type_of
+from codesign.targets.tvm_lower.kernel import (
+    Expr,
+    Index,
+    Kernel,
+    Reader,
+    clamp,
+    const,
+    storage,
+    type_of,
+)
 
 
 def group_reader(kernel: Kernel, name: str, inner: dict[str, Reader]) -> Reader:

@@ -160,13 +160,10 @@ class _Lowering:
             return NHWC
         if head.op.name in ("reshape", "transpose", "matmul", "linear"):
             return NHWC if self._feeds_image(tail) else identity(rank)
-        sources = [
-            v for v in head.inputs
-            if v in self.values and self.graph.type(v).shape == head.type.shape
-        ] or [v for v in head.inputs if v in self.values and self.graph.type(v).rank == 4]  # fmt: skip
-        if self._feeds_image(tail) or any(self.layouts[v] == NHWC for v in sources[:1]):
-            return NHWC
-        return identity(rank)
+        images = [v for v in head.inputs if v in self.values and self.graph.type(v).rank == 4]
+        images.sort(key=lambda v: self.graph.type(v).shape != head.type.shape)
+        like_source = bool(images) and self.layouts[images[0]] == NHWC
+        return NHWC if like_source or self._feeds_image(tail) else identity(rank)
 
     def _feeds_image(self, node: Node) -> bool:
         return any(self.graph.nodes[r].op.name in _IMAGES for r in self.graph.users[node.name])

@@ -58,13 +58,22 @@ def host_machine() -> Machine:
     return Machine(arch, "", frozenset(), threads)
 
 
+def cpu_model() -> str:
+    """The processor's name, to tell machines apart."""
+    return _cpu_field("model name") or platform.processor() or platform.machine()
+
+
 def _cpu_flags() -> frozenset[str]:
+    return frozenset((_cpu_field("flags") or _cpu_field("Features")).split())
+
+
+def _cpu_field(name: str) -> str:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return frozenset()
+        return ""
     for line in text.splitlines():
         key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
+        if key.strip() == name:
+            return value.strip()
+    return ""

@@ -28,11 +28,12 @@ def make_pool(kernel: Kernel, node: Node) -> Anchor:
     in_type = storage(kind.dtype)
     low = _lowest(kind.dtype) if op.kind == "max" else 0.0
 
-    def data(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
+    def direct(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
         return x((n, c, h, w))
 
+    data: Callable[[Expr, Expr, Expr, Expr], Expr] = direct
     if any(op.padding):
-        data = padded(Frame(n, height, width, c, op.padding), in_type, data, low)
+        data = padded(Frame(n, height, width, c, op.padding), in_type, direct, low)
     total = _window(data, op.kind == "max", (n, *node.type.shape[2:], c), op.kernel, op.stride,
                     op.dilation, storage(node.type.dtype))
 

@@ -53,7 +53,7 @@ def _extent(sch: Any, loop: Any) -> int:
 
 def _tile(columns: int, blocks: int) -> tuple[int, int]:
     """Columns and channel blocks whose sums are kept in registers."""
-    best = max(
+    return max(
         (
             (w, b)
             for w in range(1, min(columns, 14) + 1) if columns % w == 0
@@ -61,7 +61,6 @@ def _tile(columns: int, blocks: int) -> tuple[int, int]:
         ),
         key=lambda t: (t[0] * t[1] / (t[0] + t[1]), t[1]),
     )  # fmt: skip
-    return best
 
 
 def _blocked(sch: Any, anchor: Anchor, machine: Machine) -> None:

@@ -5,8 +5,6 @@ TVM ships one (``dot_16x4_vnni``), but LLVM 22 changed the intrinsic's operand t
 importing the module it lives in parses every GPU intrinsic first, which takes over a minute.
 """
 
-# ruff: noqa: F821  (names bound by TVMScript)
-
 from __future__ import annotations
 
 from tvm.s_tir import TensorIntrin
@@ -17,9 +15,9 @@ NAME = "codesign.dot_u8s8s32_16x4"
 
 @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
 def _description(
-    A: T.Buffer((4,), "uint8", offset_factor=1),
-    B: T.Buffer((16, 4), "int8", offset_factor=1),
-    C: T.Buffer((16,), "int32", offset_factor=1),
+    A: T.Buffer((4,), "uint8", offset_factor=1),  # type: ignore[valid-type]
+    B: T.Buffer((16, 4), "int8", offset_factor=1),  # type: ignore[valid-type]
+    C: T.Buffer((16,), "int32", offset_factor=1),  # type: ignore[valid-type]
 ) -> None:
     with T.sblock("root"):
         T.reads(C[0:16], A[0:4], B[0:16, 0:4])
@@ -33,9 +31,9 @@ def _description(
 
 @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
 def _implementation(
-    A: T.Buffer((4,), "uint8", offset_factor=1),
-    B: T.Buffer((16, 4), "int8", offset_factor=1),
-    C: T.Buffer((16,), "int32", offset_factor=1),
+    A: T.Buffer((4,), "uint8", offset_factor=1),  # type: ignore[valid-type]
+    B: T.Buffer((16, 4), "int8", offset_factor=1),  # type: ignore[valid-type]
+    C: T.Buffer((16,), "int32", offset_factor=1),  # type: ignore[valid-type]
 ) -> None:
     with T.sblock("root"):
         T.reads(C[0:16], A[0:4], B[0:16, 0:4])

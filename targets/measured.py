@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measured latencies of layers, kept in a database that processes share.
+
+An entry belongs to a layer's structure (operators, shapes, formats as stored), a target with
+its options and machine, and the version of the compiler: any of them new, and the layer is
+measured again. Writers may come at once; SQLite's journal keeps what was committed when a
+process is killed. A file that is no database is set aside, never written over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codesign.errors import InputError
+from codesign.ir.graph import Graph
+from codesign.ir.types import DType
+from codesign.targets.base import Timing
+from codesign.targets.layers import extract_layers, random_inputs, structure_key
+
+if TYPE_CHECKING:
+    from codesign.targets.host import HostTarget
+
+REPEATS = 20
+WARMUP = 5
+_WAIT_SECONDS = 30.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS measured (
+  key TEXT NOT NULL, machine TEXT NOT NULL, samples_ms TEXT NOT NULL,
+  layer TEXT NOT NULL, measured_at REAL NOT NULL, PRIMARY KEY (key, machine))
+"""
+
+Progress = Callable[[str, int, int], None]
+"""Called with the layer, how many are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class MeasuredDatabase:
+    """Timings by structure and machine in one SQLite file."""
+
+    path: Path
+
+    def get(self, key: str, machine: str) -> Timing | None:
+        """The timing of a structure on a machine, or None if it was never measured."""
+        with self._open() as connection:
+            row = connection.execute(
+                "SELECT samples_ms FROM measured WHERE key = ? AND machine = ?", (key, machine)
+            ).fetchone()
+        if row is None:
+            return None
+        try:
+            return Timing(tuple(float(sample) for sample in json.loads(row[0])))
+        except (ValueError, TypeError):
+            return None  # a damaged row is measured again
+
+    def put(self, key: str, machine: str, layer: str, timing: Timing) -> None:
+        """Keep a timing; the later one stays if two processes measured the same."""
+        row = (key, machine, json.dumps(timing.samples_ms), layer, time.time())
+        with self._open() as connection, connection:
+            connection.execute("INSERT OR REPLACE INTO measured VALUES (?, ?, ?, ?, ?)", row)
+
+    def __len__(self) -> int:
+        with self._open() as connection:
+            return int(connection.execute("SELECT count(*) FROM measured").fetchone()[0])
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = self._connect()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise InputError(
+                f"cannot open the database of measured layers {self.path}: {error}; name "
+                "another or free the folder"
+            ) from error
+        with closing(connection):
+            yield connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS)
+        try:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            self._set_aside()
+            connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS)
+            connection.execute(_SCHEMA)
+        return connection
+
+    def _set_aside(self) -> None:
+        kept = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+        os.replace(self.path, kept)
+
+
+def default_database() -> MeasuredDatabase:
+    """The database in the user's cache folder."""
+    from codesign.data.root import cache_dir
+
+    return MeasuredDatabase(cache_dir() / "measured.sqlite")
+
+
+def measure_layers(
+    target: HostTarget,
+    graph: Graph,
+    database: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Timing]:
+    """Latency of every layer of ``graph`` alone, each structure built and measured once.
+
+    What the database knows is not measured again; what is measured is kept at once, so an
+    interrupted run goes on where it stopped.
+    """
+    kept = MeasuredDatabase(database) if database else default_database()
+    machine = target.machine_key()
+    layers = extract_layers(graph)
+    known: dict[str, Timing] = {}
+    timings: dict[str, Timing] = {}
+    for done, (name, layer) in enumerate(layers.items()):
+        if progress is not None:
+            progress(name, done, len(layers))
+        key = structure_key(layer, _stored)
+        timing = known.get(key) or kept.get(key, machine)
+        if timing is None:
+            timing = _measure(target, layer)
+            kept.put(key, machine, name, timing)
+        known[key] = timings[name] = timing
+    return timings
+
+
+def _stored(dtype: DType) -> str:
+    return str(dtype.numpy)
+
+
+def _measure(target: HostTarget, layer: Graph) -> Timing:
+    inputs = random_inputs(layer)
+    with tempfile.TemporaryDirectory(prefix="codesign-layer-") as folder:
+        target.build(layer, Path(folder) / "build")
+        runner = target.load(Path(folder) / "build")
+        return runner.time(inputs, repeats=REPEATS, warmup=WARMUP)
