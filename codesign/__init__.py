@@ -26,7 +26,20 @@ _LAZY = {
     "CodesignError": "codesign.errors",
 }
 
-__all__ = ["__version__", *_LAZY]
+__all__ = [
+    "CodesignError",
+    "Design",
+    "DesignOptions",
+    "__version__",
+    "build",
+    "design",
+    "inspect",
+    "measure",
+    "report",
+    "run",
+    "solve",
+    "verify",
+]
 
 if TYPE_CHECKING:
     from codesign.api import build, design, inspect, measure, report, run, solve, verify

@@ -27,9 +27,7 @@ if TYPE_CHECKING:  # the verbs import what they need
     from codesign.solvers import Solution
 
 
-def design(
-    network: str, out: str | Path, *, progress: Progress = SILENT, **options: Any
-) -> Design:
+def design(network: str, out: str | Path, *, progress: Progress = SILENT, **options: Any) -> Design:
     """Choose the best design of ``network`` and write it to ``out``.
 
     ``options`` are the fields of ``DesignOptions``. Raises InputError, UnsupportedError and
@@ -82,7 +80,9 @@ def inspect(network: str, **options: Any) -> Inspection:
     return look(network, **options)
 
 
-def solve(problem: str | Path, *, solver: str = "auto", time_limit: float | None = None) -> Solution:
+def solve(
+    problem: str | Path, *, solver: str = "auto", time_limit: float | None = None
+) -> Solution:
     """Solve a problem file (``codesign-problem/1``).
 
     >>> import json, tempfile, pathlib

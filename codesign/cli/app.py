@@ -64,42 +64,68 @@ out_option = click.option("--out", type=PATH, required=True, help="Folder of the
 
 design_options = _options(
     click.argument("network", metavar="NETWORK"),
-    click.option("--target", default="host", show_default=True, help="See `codesign list targets`."),
+    click.option(
+        "--target", default="host", show_default=True, help="See `codesign list targets`."
+    ),
     click.option("--weights", type=PATH, help="Weights file of a zoo network."),
     click.option("--calib", type=PATH, help=".npz with array x: calibration inputs."),
     click.option("--eval", "eval_", type=PATH, help=".npz with arrays x, y: accuracy data."),
-    click.option("--formats", default="w8a8,w4a8", show_default=True,
-                 help="Number formats to choose from; the first is the reference."),
-    click.option("--objective", default="auto", show_default=True,
-                 help="latency, size, loss or bops. auto: loss under a latency or size limit, "
-                      "else size."),
+    click.option(
+        "--formats",
+        default="w8a8,w4a8",
+        show_default=True,
+        help="Number formats to choose from; the first is the reference.",
+    ),
+    click.option(
+        "--objective",
+        default="auto",
+        show_default=True,
+        help="latency, size, loss or bops. auto: loss under a latency or size limit, else size.",
+    ),
     click.option("--max-latency-ms", type=float, help="Limit on the sum of layer latencies."),
-    click.option("--max-size-kb", type=float, help="Limit on weights and biases (kB = 1000 bytes)."),
+    click.option(
+        "--max-size-kb", type=float, help="Limit on weights and biases (kB = 1000 bytes)."
+    ),
     click.option("--max-drop", type=float, help="Accuracy points that may be lost (needs --eval)."),
     click.option("--min-accuracy", type=float, help="Percent (needs --eval)."),
     click.option("--loss-budget", type=float, help="0..1 between least and greatest total loss."),
     click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Any other limit."),
-    click.option("--sensitivity", default="auto", show_default=True,
-                 help="hessian, measured, noise, weight-only; auto: measured with --calib."),
-    click.option("--calibration", default="mse", show_default=True,
-                 help="min-max, percentile, mse, entropy."),
-    click.option("--samples", type=int, default=512, show_default=True,
-                 help="Calibration inputs to use."),
+    click.option(
+        "--sensitivity",
+        default="auto",
+        show_default=True,
+        help="hessian, measured, noise, weight-only; auto: measured with --calib.",
+    ),
+    click.option(
+        "--calibration", default="mse", show_default=True, help="minmax, percentile, mse, entropy."
+    ),
+    click.option(
+        "--samples", type=int, default=512, show_default=True, help="Calibration inputs to use."
+    ),
     click.option("--equalise", is_flag=True, help="Cross-layer equalisation before quantizing."),
     click.option("--no-bias-correction", is_flag=True),
-    click.option("--rounds", type=int, default=8, show_default=True,
-                 help="Most designs measured to meet an accuracy limit."),
-    click.option("--solver", default="auto", show_default=True, help="See `codesign list solvers`."),
+    click.option(
+        "--rounds",
+        type=int,
+        default=8,
+        show_default=True,
+        help="Most designs measured to meet an accuracy limit.",
+    ),
+    click.option(
+        "--solver", default="auto", show_default=True, help="See `codesign list solvers`."
+    ),
     click.option("--batch", type=int, default=1, show_default=True),
     click.option("--seed", type=int, default=0, show_default=True),
     click.option("--time-limit", type=float, help="Seconds for each solve."),
     click.option("--jobs", type=int, default=1, show_default=True),
     out_option,
     json_option,
-)  # fmt: skip
+)
 
 
-def _design_options(network: str, limits: Sequence[str], formats: str, **rest: Any) -> DesignOptions:
+def _design_options(
+    network: str, limits: Sequence[str], formats: str, **rest: Any
+) -> DesignOptions:
     from codesign.flow.options import DesignOptions
 
     rest["eval"] = rest.pop("eval_")
@@ -204,8 +230,9 @@ def opt(
     """Text IR in, passes, text IR out ("-" reads standard input)."""
     from codesign.flow.inspecting import optimise
 
-    text, timings = optimise(file, passes, print_after)
-    show.timings(timings if timing else {})
+    text, table = optimise(file, passes, print_after)
+    if timing:
+        click.echo(table, err=True)
     show.text(text, output)
 
 

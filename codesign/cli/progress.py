@@ -28,10 +28,14 @@ class RichProgress(Progress):
         from rich import progress as bars
 
         with bars.Progress(
-            bars.SpinnerColumn(), bars.TextColumn("{task.description}"), bars.BarColumn(),
-            bars.MofNCompleteColumn(), bars.TimeElapsedColumn(),
-            console=self._console, transient=True,
-        ) as shown:  # fmt: skip
+            bars.SpinnerColumn(),
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        ) as shown:
             bar = shown.add_task(title, total=None)
             yield lambda done, total: shown.update(bar, completed=done, total=total)
 

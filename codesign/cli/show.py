@@ -57,12 +57,6 @@ def place(what: str, path: Path, json: bool) -> None:
         click.echo(f"{what}: {path}")
 
 
-def timings(seconds: Mapping[str, float]) -> None:
-    """Seconds of each pass, to stderr."""
-    for name, value in seconds.items():
-        click.echo(f"{value:9.4f} s  {name}", err=True)
-
-
 def design(chosen: Design, out: Path, json: bool) -> None:
     """A design: choice, totals, certificate."""
     if json:
@@ -70,24 +64,31 @@ def design(chosen: Design, out: Path, json: bool) -> None:
         return
     proof = chosen.certificate
     rows = [
-        [layer.name, layer.op, chosen.choices[layer.name], f"{layer.macs:,}",
-         f"{layer.size[chosen.choices[layer.name]]:,}"]
+        [
+            layer.name,
+            layer.op,
+            chosen.choices[layer.name],
+            f"{layer.macs:,}",
+            f"{layer.size[chosen.choices[layer.name]]:,}",
+        ]
         for layer in chosen.layers
-    ]  # fmt: skip
+    ]
     _table(["layer", "op", "format", "MACs", "bytes"], rows)
     click.echo()
     for name, value in chosen.totals.items():
         limit = chosen.limits.get(name)
         bound = f"  (limit {limit:,.6g})" if limit is not None else ""
-        click.echo(f"{name:8} {value:,.6g}, all {chosen.options.formats[0]}: "
-                   f"{chosen.baseline.get(name, float('nan')):,.6g}{bound}")  # fmt: skip
+        click.echo(
+            f"{name:8} {value:,.6g}, all {chosen.options.formats[0]}: "
+            f"{chosen.baseline.get(name, float('nan')):,.6g}{bound}"
+        )
     click.echo(f"loss is {chosen.loss_kind}")
     facts = chosen.accuracy
     if facts.measured is not None:
         predicted = "" if facts.predicted is None else f", predicted {facts.predicted:.2f} %"
         click.echo(
             f"accuracy {facts.measured:.2f} % (measured on {facts.samples} inputs){predicted}, "
-            f"float {facts.float:.2f} % (measured)"
+            f"float {facts.baseline:.2f} % (measured)"
         )
     gap = "unknown" if proof.gap is None else f"{100 * proof.gap:.3g} %"
     click.echo(
@@ -180,11 +181,17 @@ def inspection(facts: Inspection, json: bool) -> None:
     _table(
         ["layer", "op", "output", "MACs", "parameters"],
         [
-            [s.name, facts.graph.nodes[s.name].op.name, str(facts.graph.type(s.name)),
-             f"{s.macs:,}", f"{s.parameters:,}"]
-            for s in facts.layers if s.macs or s.parameters
+            [
+                s.name,
+                facts.graph.nodes[s.name].op.name,
+                str(facts.graph.type(s.name)),
+                f"{s.macs:,}",
+                f"{s.parameters:,}",
+            ]
+            for s in facts.layers
+            if s.macs or s.parameters
         ],
-    )  # fmt: skip
+    )
     click.echo(f"\n{facts.macs:,} MACs, {facts.parameters:,} parameters")
     if facts.unsupported:
         click.echo(f"target {facts.target} cannot take:")

@@ -115,25 +115,19 @@ def meet_accuracy(
     if found.accuracy >= least:
         return found, tuple(history)
     missed, met, best = found.loss, Decimal(0), None
-    while len(history) < rounds:
+    for _ in range(2 * rounds):  # a limit may lead to a design that is known already
+        if len(history) >= rounds or missed - met <= CLOSE * missed:
+            break
         limit = _next_limit(model, met, missed, least)
         try:
             found = attempt(limit)
         except InfeasibleError:
-            met_known = best is not None
-            if met_known:
-                break
-            # the limit went below the least possible loss: try exactly that least loss
-            met = limit
-            if missed - met < CLOSE * missed:
-                break
+            met = limit  # below the least possible loss: nothing to find down there
             continue
         if found.accuracy >= least:
             met, best = limit, found
         else:
             missed = min(missed, found.loss)
-        if missed - met < CLOSE * missed:
-            break
     if best is None:
         top = max(history, key=lambda item: item.measured)
         raise InfeasibleError(

@@ -63,7 +63,8 @@ class Round:
 class AccuracyFacts:
     """Accuracies in percent on the eval data; None where there is none."""
 
-    float: float | None = None
+    baseline: float | None = None
+    """The float network's, measured."""
     predicted: float | None = None
     measured: float | None = None
     samples: int | None = None

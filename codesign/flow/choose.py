@@ -28,7 +28,6 @@ from codesign.quant import (
     shared_inputs,
 )
 from codesign.solvers.solution import Solution
-from codesign.targets.layers import extract_layer
 
 FLOAT_IR = "network.ir"
 INTEGER_IR = "integer.ir"
@@ -101,7 +100,9 @@ class Session:
         assert self.prepared.eval is not None
         x, y = self.prepared.eval
         with self.progress.task(f"Accuracy of {title} on {len(x)} inputs") as step:
-            return evaluate(graph, x, y, progress=step).percent
+            return evaluate(
+                graph, x, y, progress=lambda done: step(done, len(x)), where=f"{self.options.eval}"
+            ).top1
 
     def solve(self, loss_limit: Decimal | None) -> Solution:
         """Best design under a loss limit; measures layers as far as the choice needs it."""
@@ -115,16 +116,15 @@ class Session:
         self, choices: Mapping[str, str], layers: frozenset[str]
     ) -> Mapping[tuple[str, str], float]:
         """Milliseconds of the chosen (layer, format), each layer alone on the target."""
-        graph, target = self.quantize(choices), self.prepared.target
+        target, formats = self.prepared.target, self.prepared.formats
+        with self.progress.task(f"Measuring {len(layers)} layers on {target.name}"):
+            timings = target.layer_latency(self.quantize(choices))
         found: dict[tuple[str, str], float] = {}
-        with self.progress.task(f"Measuring {len(layers)} layers on {target.name}") as step:
-            for index, layer in enumerate(sorted(layers)):
-                timing = target.layer_latency(extract_layer(graph, layer))
-                for name, format in self.prepared.formats.items():
-                    # formats that run the same code have the same latency: measure once
-                    if target.same_code(self.prepared.formats[choices[layer]], format):
-                        found[layer, name] = timing.median_ms
-                step(index + 1, len(layers))
+        for layer in layers:
+            for name, format in formats.items():
+                # formats that run the same code have the same latency: measure once
+                if target.same_code(formats[choices[layer]], format):
+                    found[layer, name] = timings[layer].median_ms
         return found
 
 
@@ -212,10 +212,13 @@ def _learn_widest_and_narrowest(
 ) -> None:
     """Measure two uniform designs, so that the prediction interpolates instead of guessing."""
     for pick in (min, max):
-        choices = _uniform(session, pick(
-            session.prepared.formats,
-            key=lambda name: session.tables.total("loss", _uniform(session, name)),
-        ))  # fmt: skip
+        choices = _uniform(
+            session,
+            pick(
+                session.prepared.formats,
+                key=lambda name: session.tables.total("loss", _uniform(session, name)),
+            ),
+        )
         model.add(session.tables.total("loss", choices), measure(choices))
 
 

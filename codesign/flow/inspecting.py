@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +59,8 @@ def inspect(
 
 def optimise(
     file: Path, passes: str, print_after: Collection[str] = ()
-) -> tuple[str, Mapping[str, float]]:
-    """Run a pass pipeline on a text IR file ("-": standard input); returns text and seconds."""
+) -> tuple[str, str]:
+    """Run a pass pipeline on a text IR file ("-": standard input); returns text and timing table."""
     pipeline = parse_pipeline(passes)
     text = _read(file)
     try:
@@ -69,7 +69,7 @@ def optimise(
         raise InputError(f"{file}: {error}") from None
     after: Collection[str] = "all" if "all" in print_after else print_after
     result = pipeline.run(graph, print_after=after, stream=sys.stderr)
-    return print_graph(result.graph), dict(result.timings)
+    return print_graph(result.graph), result.timing_table()
 
 
 def _read(file: Path) -> str:

@@ -20,7 +20,7 @@ from codesign.flow.artifact import Design
 from codesign.flow.building import load_float, load_integer, load_runner
 from codesign.flow.prepare import noise_inputs
 from codesign.flow.progress import SILENT, Progress
-from codesign.flow.store import write_json
+from codesign.flow.store import file_digest, write_json
 from codesign.ir.graph import Graph
 from codesign.ir.interpret import run
 from codesign.quant import load_calibration, load_eval
@@ -60,7 +60,12 @@ def verify(folder: Path, progress: Progress = SILENT) -> tuple[Rung, ...]:
             step(index + 1, len(RUNGS))
     result = tuple(rungs)
     write_json(
-        folder / "ladder.json", {"format": LADDER_FORMAT, "ladder": [asdict(r) for r in result]}
+        folder / "ladder.json",
+        {
+            "format": LADDER_FORMAT,
+            "design_digest": file_digest(folder / "design.json"),
+            "ladder": [asdict(r) for r in result],
+        },
     )
     return result
 
@@ -71,9 +76,9 @@ def _inputs(chosen: Design, folder: Path) -> tuple[Array, str]:
     options = chosen.options
     real: Array | None = None
     if options.eval is not None:
-        real = load_eval(options.eval, graph)[0][:REAL_INPUTS]
+        real = load_eval(options.eval)[0][:REAL_INPUTS]
     elif options.calib is not None:
-        real = load_calibration(options.calib, graph)[:REAL_INPUTS]
+        real = load_calibration(options.calib)[:REAL_INPUTS]
     noise = noise_inputs(graph, RANDOM_INPUTS, options.seed)
     if real is None:
         return noise, f"{len(noise)} random inputs"
@@ -84,17 +89,23 @@ def _inputs(chosen: Design, folder: Path) -> tuple[Array, str]:
 
 def _climb(folder: Path, chosen: Design, inputs: Array, what: str) -> Iterator[Rung]:
     floats, integer = load_float(folder), load_integer(folder)
-    fake = run_torch(integer, inputs)[0]
-    yield _fake_quant(run_torch(floats, inputs)[0], fake, what)
+    fake = run_torch(integer, [inputs])[0]
+    yield _fake_quant(run_torch(floats, [inputs])[0], fake, what)
     reference = run(integer, inputs)[0]
     exact = not has_float_islands(integer)
     yield _equal("reference", fake, reference, what, exact)
     target = chosen.options.target
-    for rung, name in (("tvm-host", "host"), ("tvm-aarch64", "arm"), ("rtl", "fpga"),
-                       ("gate", "fpga"), ("board", "board")):  # fmt: skip
+    for rung, name in (
+        ("tvm-host", "host"),
+        ("tvm-aarch64", "arm"),
+        ("rtl", "fpga"),
+        ("gate", "fpga"),
+        ("board", "board"),
+    ):
         if rung == "tvm-host" and target == "host":
-            yield _attempt(rung, lambda: _equal("tvm-host", _run_build(folder, inputs), reference,
-                                                what, exact))  # fmt: skip
+            yield _attempt(
+                rung, lambda: _equal("tvm-host", _run_build(folder, inputs), reference, what, exact)
+            )
         else:
             yield Rung(rung, "skipped", f"target is {target!r}; this rung needs {name}")
 

@@ -32,7 +32,9 @@ def solve_lazily(
     Raises InfeasibleError: bounds only rise by measuring, so infeasible stays infeasible.
     """
     while True:
-        solution = solve(to_problem(tables, options, loss_limit), options.solver, options.time_limit)
+        solution = solve(
+            to_problem(tables, options, loss_limit), options.solver, options.time_limit
+        )
         if solution.status is Status.INFEASIBLE:
             assert solution.explanation is not None
             raise InfeasibleError(
@@ -46,9 +48,10 @@ def solve_lazily(
         if not options.wants_latency:
             return solution, tables
         missing = frozenset(
-            layer for layer, name in solution.choices.items()
+            layer
+            for layer, name in solution.choices.items()
             if (layer, name) not in tables.measured
-        )  # fmt: skip
+        )
         if not missing:
             return solution, tables
         tables = tables.with_measured(measure(solution.choices, missing))

@@ -28,8 +28,11 @@ class Entry:
 def listing(kind: str) -> tuple[Entry, ...]:
     """All entries of ``kind``: passes, targets, solvers or formats."""
     registries: dict[str, Registry] = {
-        "passes": PASSES, "targets": TARGETS, "solvers": SOLVERS, "formats": FORMATS,
-    }  # fmt: skip
+        "passes": PASSES,
+        "targets": TARGETS,
+        "solvers": SOLVERS,
+        "formats": FORMATS,
+    }
     registry = registries[kind]
     return tuple(_entry(kind, name, registry) for name in registry)
 
@@ -46,7 +49,7 @@ def _entry(kind: str, name: str, registry: Registry) -> Entry:
     elif kind == "passes":
         description = _first_line(registry.load(name))
     else:
-        description = load_format(name).describe()
+        description = str(load_format(name))
     return Entry(name, description, not why_not, why_not, registry.owner(name))
 
 

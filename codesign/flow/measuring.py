@@ -19,7 +19,6 @@ from codesign.flow.choose import Session, design
 from codesign.flow.prepare import load_target, noise_inputs, prepare
 from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import file_digest, make_folder, read_json, write_json
-from codesign.targets.layers import extract_layer
 
 MEASURED_FORMAT = "codesign-measured/1"
 
@@ -67,14 +66,12 @@ def measure(folder: Path, refine: bool = False, progress: Progress = SILENT) -> 
     chosen = Design.load(folder)
     target = load_target(chosen.options.target)
     graph = load_integer(folder)
-    layers: dict[str, float] = {}
-    with progress.task(f"Measuring {len(chosen.choices)} layers on {target.name}") as step:
-        for index, layer in enumerate(chosen.choices):
-            layers[layer] = target.layer_latency(extract_layer(graph, layer)).median_ms
-            step(index + 1, len(chosen.choices))
+    with progress.task(f"Measuring {len(chosen.choices)} layers on {target.name}"):
+        timings = target.layer_latency(graph)
+    layers = {layer: timings[layer].median_ms for layer in chosen.choices}
     batch = graph.type(graph.inputs[0]).shape[0]
     with progress.task(f"Measuring the network on {target.name}"):
-        timing = load_runner(folder).time(noise_inputs(graph, batch, chosen.options.seed))
+        timing = load_runner(folder).time([noise_inputs(graph, batch, chosen.options.seed)])
     known = {(layer, name) for layer, name in chosen.choices.items()} | {
         (facts.name, name)
         for facts in chosen.layers

@@ -12,7 +12,7 @@ from codesign.errors import InputError
 
 OBJECTIVES = ("latency", "size", "loss", "bops")
 SENSITIVITIES = ("auto", "hessian", "measured", "noise", "weight-only")
-CALIBRATIONS = ("min-max", "percentile", "mse", "entropy")
+CALIBRATIONS = ("minmax", "percentile", "mse", "entropy")
 
 METRIC_UNITS = {
     "latency": "ms (sum over layers, measured on the target)",
@@ -83,9 +83,7 @@ class DesignOptions:
         ):
             value = getattr(self, name)
             if value not in allowed:
-                raise InputError(
-                    f"--{name} {value!r}: expected one of {', '.join(allowed)}"
-                )
+                raise InputError(f"--{name} {value!r}: expected one of {', '.join(allowed)}")
         for metric, _ in self.limits:
             if metric not in OBJECTIVES:
                 raise InputError(
@@ -100,7 +98,9 @@ class DesignOptions:
     def _numbers(self) -> None:
         def bound(flag: str, value: float | None, low: float, high: float, unit: str) -> None:
             if value is not None and not (math.isfinite(value) and low <= value <= high):
-                span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+                span = (
+                    f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+                )
                 raise InputError(f"{flag} {value:g}: expected a number {span}{unit}")
 
         tiny = 1e-9
@@ -119,8 +119,10 @@ class DesignOptions:
 
     def _files(self) -> None:
         for flag, path in (
-            ("--weights", self.weights), ("--calib", self.calib), ("--eval", self.eval),
-        ):  # fmt: skip
+            ("--weights", self.weights),
+            ("--calib", self.calib),
+            ("--eval", self.eval),
+        ):
             if path is not None and not path.is_file():
                 raise InputError(f"{flag} {path}: no such file")
         if self.eval is None and (self.max_drop is not None or self.min_accuracy is not None):

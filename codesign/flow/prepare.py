@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from codesign.ir.graph import Graph
 from codesign.ir.types import F32
 from codesign.passes import prepare as prepare_pipeline
 from codesign.quant import Calibration, LayerFormat, calibrate, load_calibration, load_eval
+from codesign.quant.data import batches, check_batch
 from codesign.quant.formats import parse_formats
 from codesign.targets import TARGETS
 from codesign.targets.base import Target
@@ -62,11 +63,21 @@ class Prepared:
             return self.calib
         return noise_inputs(self.graph, 16, self.options.seed)
 
+    @property
+    def data_name(self) -> str:
+        """What messages call the calibration data."""
+        return f"calibration file {self.options.calib}" if self.options.calib else "noise"
+
     def calibrate(self, progress: Progress) -> Calibration:
         """Activation ranges of every value over the calibration inputs."""
         data = self.range_data()
         with progress.task(f"Calibrating on {len(data)} inputs") as step:
-            return calibrate(self.graph, list(batches(data, CALIBRATION_BATCH)), progress=step)
+            return calibrate(
+                self.graph,
+                batches(data, CALIBRATION_BATCH),
+                progress=lambda done: step(done, len(data)),
+                where=self.data_name,
+            )
 
 
 def prepare(options: DesignOptions, progress: Progress) -> Prepared:
@@ -92,8 +103,11 @@ def prepare(options: DesignOptions, progress: Progress) -> Prepared:
         )
     calib = None
     if options.calib is not None:
-        calib = load_calibration(options.calib, graph)[: options.samples]
-    labelled = load_eval(options.eval, graph) if options.eval is not None else None
+        calib = load_calibration(options.calib)[: options.samples]
+    labelled = None
+    if options.eval is not None:
+        labelled = load_eval(options.eval)
+        check_batch(graph, labelled[0][: graph.type(graph.inputs[0]).shape[0]], f"{options.eval}")
     data = options.to_data()
     for path in ("weights", "calib", "eval"):
         data[path] = None if data[path] is None else file_digest(getattr(options, path))
@@ -126,12 +140,6 @@ def require_one_input(graph: Graph, source: str) -> None:
             f"{source}: expected one float32 input, got {len(graph.inputs)} ({found}); "
             "wrap the network so that it takes one tensor"
         )
-
-
-def batches(data: Array, size: int) -> Iterator[Array]:
-    """Consecutive pieces of ``data`` along its first axis."""
-    for start in range(0, len(data), size):
-        yield data[start : start + size]
 
 
 def noise_inputs(graph: Graph, count: int, seed: int) -> Array:

@@ -44,9 +44,12 @@ class Tables:
     def total(self, metric: str, choices: Mapping[str, str]) -> Decimal:
         """A metric's exact total under ``choices``."""
         table: Mapping[str, Mapping[str, Decimal | int]] = {
-            "loss": self.loss, "size": self.size, "bops": self.bops, "latency": self.latency_ms,
-        }[metric]  # type: ignore[assignment]  # fmt: skip
-        return sum((Decimal(table[l][f]) for l, f in choices.items()), Decimal(0))
+            "loss": self.loss,
+            "size": self.size,
+            "bops": self.bops,
+            "latency": self.latency_ms,
+        }[metric]  # type: ignore[assignment]
+        return sum((Decimal(table[layer][f]) for layer, f in choices.items()), Decimal(0))
 
     def totals(self, choices: Mapping[str, str]) -> dict[str, Decimal]:
         """All metrics; latency only when every chosen entry is measured."""
@@ -140,9 +143,7 @@ def build_tables(
         size={n.name: {f: layer_bytes(graph, n, v) for f, v in formats.items()} for n in layers},
         bops={n.name: {f: macs[n.name] * w * a for f, (w, a) in bits.items()} for n in layers},
         latency_ms={
-            n.name: {
-                f: round(Decimal(latency_bound_ms[n.name]), LATENCY_DIGITS) for f in formats
-            }
+            n.name: {f: round(Decimal(latency_bound_ms[n.name]), LATENCY_DIGITS) for f in formats}
             for n in layers
         },
         shared=tuple(tuple(group) for group in shared if len(group) > 1),
@@ -164,11 +165,13 @@ def to_problem(
 
     return Problem.build(
         name=options.network,
-        choices={layer: names for layer in tables.layers},
+        choices=dict.fromkeys(tables.layers, names),
         metrics=[
-            metric("loss", tables.loss), metric("size", tables.size),
-            metric("bops", tables.bops), metric("latency", tables.latency_ms),
-        ],  # fmt: skip
+            metric("loss", tables.loss),
+            metric("size", tables.size),
+            metric("bops", tables.bops),
+            metric("latency", tables.latency_ms),
+        ],
         minimize=options.goal,
         limits=limits(tables, options, loss_limit),
         forbid=shared_forbids(tables),
@@ -209,5 +212,3 @@ def shared_forbids(tables: Tables) -> list[list[tuple[str, str]]]:
         for g in bits
         if bits[f] != bits[g] and None not in (bits[f], bits[g])
     ]
-
-

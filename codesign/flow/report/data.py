@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The content of ``report.json``: everything known of a design, each figure under its label."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from codesign.errors import InputError
+from codesign.flow.artifact import Design
+from codesign.flow.ladder import LADDER_FORMAT, RUNGS
+from codesign.flow.measuring import Measured
+from codesign.flow.store import file_digest, read_json
+
+FORMAT = "codesign-report/1"
+
+
+def gather(folder: Path) -> dict[str, Any]:
+    """Read the design folder; what was not done yet is null and listed under ``missing``."""
+    chosen = Design.load(folder)
+    missing = []
+    measured = _measured(folder)
+    if measured is None:
+        missing.append(f"no latency was measured: codesign measure {folder}")
+    rungs = _ladder(folder)
+    if rungs is None:
+        missing.append(f"the network was not verified: codesign verify {folder}")
+        rungs = [
+            {"rung": name, "status": "skipped", "why": "codesign verify was not run"}
+            for name in RUNGS
+        ]
+    facts = chosen.accuracy
+    return {
+        "format": FORMAT,
+        "name": chosen.name,
+        "target": chosen.options.target,
+        "certificate": asdict(chosen.certificate),
+        "objective": chosen.objective,
+        "limits": dict(chosen.limits),
+        "totals": dict(chosen.totals),
+        "baseline": dict(chosen.baseline),
+        "loss_kind": chosen.loss_kind,
+        "choices": dict(chosen.choices),
+        "layers": [asdict(layer) for layer in chosen.layers],
+        "ladder": rungs,
+        "latency_ms": {
+            "modelled": measured.modelled_ms if measured else chosen.totals.get("latency"),
+            "simulated": None,
+            "measured": measured.network_ms if measured else None,
+        },
+        "latency_error": measured.model_error if measured else None,
+        "layers_ms": measured.layers_ms if measured else None,
+        "table_share": measured.table_share if measured else None,
+        "machine": measured.machine if measured else None,
+        "cycles": {"modelled": None, "simulated": None},
+        "resources": {},
+        "accuracy": {
+            "float": facts.baseline,
+            "predicted": facts.predicted,
+            "measured": facts.measured,
+            "samples": facts.samples,
+            "rounds": [asdict(item) for item in facts.rounds],
+        },
+        "size_bytes": chosen.size_bytes,
+        "options": chosen.options.to_data(),
+        "notes": list(chosen.notes),
+        "missing": missing,
+    }
+
+
+def _measured(folder: Path) -> Measured | None:
+    """Measurements of this very design; those of an older one would lie."""
+    if not (folder / "measured.json").is_file():
+        return None
+    found = Measured.load(folder)
+    return found if found.design_digest == file_digest(folder / "design.json") else None
+
+
+def _ladder(folder: Path) -> list[dict[str, str]] | None:
+    path = folder / "ladder.json"
+    try:
+        data = read_json(path, LADDER_FORMAT, f"codesign verify {folder}")
+    except InputError:
+        if path.is_file():
+            raise
+        return None
+    if data.get("design_digest") != file_digest(folder / "design.json"):
+        return None
+    rungs: list[dict[str, str]] = data["ladder"]
+    return rungs
