@@ -12,8 +12,8 @@ def prepare(*, reparameterise: bool = True, equalise: bool = False, add: bool = 
     1. eliminate-dead-code, fold-constants, remove-identities, recognise-activations,
        common-subexpressions: a clean graph, so that patterns are not hidden;
     2. fold-batch-norm, then reparameterise (optional): parallel branches become one convolution;
-    3. legalise, remove-identities, legalise: the forms targets take, without what became
-       trivial (a pair of transposes gone may let a layer take a factor);
+    3. legalise, remove-identities, common-subexpressions, legalise: the forms targets take,
+       without what became trivial or double (which may let a layer take one factor more);
     4. fuse: bias, activation and (with ``add``) the residual into the layer;
     5. equalise (optional, last because it looks at fused activations): semantics preserved.
 
@@ -23,7 +23,7 @@ def prepare(*, reparameterise: bool = True, equalise: bool = False, add: bool = 
         "eliminate-dead-code", "fold-constants", "remove-identities", "recognise-activations",
         "common-subexpressions", "fold-batch-norm",
         *(["reparameterise"] if reparameterise else []),
-        "legalise", "remove-identities", "legalise",
+        "legalise", "remove-identities", "common-subexpressions", "legalise",
         "fuse" if add else "fuse{add=false}",
         *(["equalise"] if equalise else []),
         "eliminate-dead-code",

@@ -263,13 +263,13 @@ def test_pipelines_join() -> None:
 def test_prepare_is_the_documented_order() -> None:
     assert str(prepare()) == (
         "eliminate-dead-code,fold-constants,remove-identities,recognise-activations,"
-        "common-subexpressions,fold-batch-norm,reparameterise,legalise,remove-identities,legalise,"
-        "fuse,eliminate-dead-code"
+        "common-subexpressions,fold-batch-norm,reparameterise,legalise,remove-identities,"
+        "common-subexpressions,legalise,fuse,eliminate-dead-code"
     )
     assert str(prepare(reparameterise=False, equalise=True, add=False)) == (
         "eliminate-dead-code,fold-constants,remove-identities,recognise-activations,"
-        "common-subexpressions,fold-batch-norm,legalise,remove-identities,legalise,"
-        "fuse{add=false},equalise,eliminate-dead-code"
+        "common-subexpressions,fold-batch-norm,legalise,remove-identities,"
+        "common-subexpressions,legalise,fuse{add=false},equalise,eliminate-dead-code"
     )
 
 

@@ -9,7 +9,13 @@ import pytest
 
 from codesign.ir.text import parse_graph, print_graph
 from codesign.passes import PASSES, parse_pipeline, prepare
-from tests.passes.checks import FLOAT64_BOUND, check_same, in_double
+from tests.passes.checks import (
+    FLOAT32_BOUND,
+    FLOAT64_BOUND,
+    check_same,
+    error_in_single,
+    in_double,
+)  # fmt: skip
 from tests.passes.generated import pass_graph
 from tests.support.graphs import random_graph, random_integer_graph
 
@@ -42,7 +48,15 @@ def test_semantics_soak(block: int) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_semantics_in_single_precision(seed: int) -> None:
-    check_same(pass_graph(seed), prepare(equalise=True))
+    """Against float64, the result errs about as much as the network itself does.
+
+    A folded layer rounds its weights once, as the separate operators round their results, so
+    no more than a few such roundings are added to each that is there: less than a factor of 10.
+    """
+    graph = pass_graph(seed)
+    exact = in_double(graph)
+    after = prepare(equalise=True).run(graph).graph
+    assert error_in_single(after, exact) <= 10 * error_in_single(graph, exact) + FLOAT32_BOUND
 
 
 @pytest.mark.parametrize("seed", range(20))
