@@ -11,7 +11,7 @@ import pytest
 from tests.cost.conftest import draw_chain, draw_dense, draw_depthwise, draw_shape
 
 from codesign.cost.chain import ChainFormat, best_chain_tile
-from codesign.cost.chain_tables import ChainBits, chain_table
+from codesign.cost.chain_tables import ChainBits, chain_tables
 from codesign.cost.memory import Memory, Timing
 from codesign.cost.tables import (
     INFEASIBLE,
@@ -104,15 +104,16 @@ def check_chain(seed: int) -> None:
     def rates(bits: tuple[int, int] | None) -> tuple[int, ...]:
         return (1,) if bits is None else dense.rates(*bits)
 
-    bits = ChainBits(
-        draw[0][0] if chain.expand else 0,
-        draw[1][0],
-        draw[2][0] if chain.project else 0,
-        rates(formats.expand),
-        rates(formats.project),
-    )
+    wanted = [
+        ChainBits(
+            draw[0][0] if chain.expand else 0, draw[1][0], draw[2][0] if chain.project else 0, e, p
+        )
+        for e in rates(formats.expand)
+        for p in rates(formats.project)
+    ]
     cores = Cores.of([dense], [port]), Cores.of([depthwise], [port])
-    table = chain_table(chain, bits, *cores, GRID, DW_GRID, machine, pipelined, by)
+    tables = chain_tables(chain, wanted, *cores, GRID, DW_GRID, machine, pipelined, by)
+    table = np.minimum.reduce([found for _, found in tables])
     place = (
         GRID.weight.index(dense.weight.depth),
         GRID.activation.index(dense.activation.depth),
