@@ -133,13 +133,6 @@ def make_depthwise(editor: Editor, node: Node) -> bool:
     vector = channel_vector(value, node.type, 1)
     if vector is None or (value.size == 1 and not _is_feature_map(editor, x)):
         return False
-    before = editor.node(x)
-    if isinstance(node.op, Add) and is_foldable(editor, before):
-        editor.replace(node.name, x)
-        x = editor.rename_if_free(x, node.name)
-        editor.rename_if_free(before.inputs[1], f"{x}.weight")
-        scale_and_shift(editor, editor.node(x), None, vector)
-        return True
     is_scale = isinstance(node.op, Mul)
     channels, kind = node.type.shape[1], node.type.dtype
     factor = vector if is_scale else np.ones(channels)
@@ -149,7 +142,22 @@ def make_depthwise(editor: Editor, node: Node) -> bool:
     if not is_scale:
         inputs.append(editor.constant(vector, kind, f"{node.name}.bias", node.source))
     editor.take_place(node.name, editor.add(op, inputs, node.name, node.source))
+    if is_scale:
+        _absorb_shift(editor, editor.node(node.name))
     return True
+
+
+def _absorb_shift(editor: Editor, conv: Node) -> None:
+    """Let a new depthwise convolution take the add after it, and its name."""
+    add = editor.only_user(conv.name)
+    parts = split_constant(editor, add) if add and isinstance(add.op, Add) else None
+    vector = channel_vector(parts[1], conv.type, 1) if parts else None
+    if add is None or vector is None or add.type != conv.type:
+        return
+    editor.replace(add.name, conv.name)
+    name = editor.rename_if_free(conv.name, add.name)
+    editor.rename_if_free(conv.inputs[1], f"{name}.weight")
+    scale_and_shift(editor, editor.node(name), None, vector)
 
 
 def _is_feature_map(editor: Editor, name: str) -> bool:
