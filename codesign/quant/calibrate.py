@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from codesign.errors import InputError
-from codesign.ir.graph import Graph
+from codesign.ir.graph import Array, Graph
 from codesign.quant.data import Batch, batches, checked_batches
+from codesign.quant.dyadic import FloatArray
 from codesign.quant.histogram import Histogram, Method, ValueStats
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ Progress = Callable[[int], None]
 """Called with the number of samples done so far."""
 _PIECE = 32
 """Samples run at once: bounds memory for large inputs."""
+KEEP_SAMPLES, _KEEP_ELEMENTS = 256, 1 << 24
+"""How much of the data a calibration keeps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,11 @@ class Calibration:
 
     stats: Mapping[str, ValueStats]
     samples: int
+    means: Mapping[str, FloatArray] = field(default_factory=dict)
+    """Per layer the mean of each output channel over ``images``, before residual and
+    activation."""
+    images: Mapping[str, Array] = field(default_factory=dict)
+    """The first samples of each input, for what needs to run the network again."""
 
     def __getitem__(self, value: str) -> ValueStats:
         if value not in self.stats:
@@ -58,9 +66,17 @@ def calibrate(
 
     module = GraphModule(graph)
     seen: dict[str, Histogram] = {}
+    means: dict[str, _Mean] = {}
+    kept: dict[str, list[Array]] = {name: [] for name in graph.inputs}
+    share = max(1, max(graph.type(name).size for name in graph.inputs))
+    keep = max(1, min(KEEP_SAMPLES, _KEEP_ELEMENTS // share))
 
     def observe(name: str, value: Tensor) -> None:
         if name in graph.constants:
+            return
+        if name.endswith(":acc"):
+            if (part := value[: max(0, keep - started)]).numel():
+                means.setdefault(name.removesuffix(":acc"), _Mean()).add(part)
             return
         array = value.detach().numpy()
         if array.dtype != np.float32:
@@ -73,7 +89,7 @@ def calibrate(
                 "check the weights and the scale of the inputs"
             )
 
-    done = 0
+    done = started = 0  # started: samples that pieces before the current one held
     for batch in checked_batches(graph, data, where):
         size = len(next(iter(batch.values())))
         piece = _PIECE if module.batch is None else module.batch
@@ -81,7 +97,33 @@ def calibrate(
             with torch.no_grad():
                 inputs = {k: torch.from_numpy(p) for k, p in zip(batch, parts)}
                 module.run(inputs, observe=observe)
+            started += len(parts[0])
+        for name, value in batch.items():
+            kept[name].append(value[: max(0, keep - done)].copy())
         done += size
         if progress is not None:
             progress(done)
-    return Calibration({name: h.freeze() for name, h in seen.items()}, done)
+    return Calibration(
+        stats={name: histogram.freeze() for name, histogram in seen.items()},
+        samples=done,
+        means={name: mean.total / mean.count for name, mean in means.items()},
+        images={name: np.concatenate(parts) for name, parts in kept.items()},
+    )
+
+
+class _Mean:
+    """Running mean of each channel: axis 1 of images, else the last axis."""
+
+    def __init__(self) -> None:
+        self.total: FloatArray = np.zeros(1)
+        self.count = 0
+
+    def add(self, value: Tensor) -> None:
+        axes = channel_axes(value.dim())
+        self.total = self.total + value.detach().double().sum(axes).numpy()
+        self.count += value.numel() // value.shape[1 if value.dim() == 4 else -1]
+
+
+def channel_axes(rank: int) -> tuple[int, ...]:
+    """All axes of a layer's result but that of its channels."""
+    return (0, 2, 3) if rank == 4 else tuple(range(rank - 1))

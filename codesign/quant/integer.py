@@ -11,6 +11,7 @@ import numpy as np
 from codesign.errors import InputError
 from codesign.ir.graph import Array, Graph, GraphBuilder
 from codesign.ir.types import F32
+from codesign.quant.bias import bias_shifts
 from codesign.quant.calibrate import Calibration
 from codesign.quant.dyadic import FloatArray
 from codesign.quant.formats import LayerFormat
@@ -48,14 +49,11 @@ def quantize_graph(
     calibration: Calibration,
     formats: Mapping[str, LayerFormat],
     options: QuantOptions | None = None,
-    *,
-    biases: Mapping[str, FloatArray] | None = None,
 ) -> Quantized:
     """The integer network by the semantics of DESIGN, section 3.
 
     ``graph`` is a prepared float network (batch norm folded, activations and residuals fused),
-    ``formats`` names each of its layers with weights, ``biases`` holds corrections to add to
-    the layers' biases (see ``codesign.quant.bias``). Operators without an integer form, and
+    ``formats`` names each of its layers with weights. Operators without an integer form, and
     layers in format ``float``, run in float between Dequantize and Quantize.
 
     Raises InputError for formats that do not fit the network, UnsupportedError where integers
@@ -63,13 +61,27 @@ def quantize_graph(
     """
     options = options or QuantOptions()
     check_weights(graph)
+    first = _lower(graph, calibration, formats, options, {})
+    if not options.bias_correction:
+        return first
+    shifts = bias_shifts(first.graph, first.scales, formats, calibration)
+    return _lower(graph, calibration, formats, options, shifts) if shifts else first
+
+
+def _lower(
+    graph: Graph,
+    calibration: Calibration,
+    formats: Mapping[str, LayerFormat],
+    options: QuantOptions,
+    biases: Mapping[str, FloatArray],
+) -> Quantized:
     low = Lowering(
         graph=graph,
         calibration=calibration,
         plan=plan(graph, calibration, formats, options),
         formats=formats,
         options=options,
-        biases=biases or {},
+        biases=biases,
         builder=GraphBuilder(graph.name),
     )
     for node in graph.nodes.values():

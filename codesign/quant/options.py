@@ -22,6 +22,9 @@ class QuantOptions:
     weight_clip: WeightClip = "auto"
     """Weight scale from the greatest magnitude, from the least squared error, or ``auto``: the
     latter for formats of up to 4 bits."""
+    bias_correction: bool = True
+    """Shift each layer's biases so that its mean output on the calibration data stays what it
+    is in float (Nagel et al., "Data-free quantization", ICCV 2019, the empirical form)."""
     output_bits: int = 16
     """Bits of the network's results and of tensors only float operators read."""
     scales: Mapping[str, float] = field(default_factory=dict)

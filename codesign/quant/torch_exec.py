@@ -19,10 +19,11 @@ from codesign.ir.batch import with_batch
 from codesign.ir.graph import Array, Graph, Node
 from codesign.ir.ops import Conv2d, Input, Linear
 from codesign.quant.accumulator import fits_float32
-from codesign.quant.torch_ops import FUNCTIONS, Call, activate, finish_layer, holder
+from codesign.quant.torch_ops import FUNCTIONS, Call, activate, add_bias, holder
 
 Observer = Callable[[str, Tensor], None]
-"""Called with the name of a value (``NODE:pre`` for the pre-activation of a fused node)."""
+"""Called with the name of a value; ``NODE:acc`` is a layer's product with bias, ``NODE:pre``
+what its fused activation reads."""
 Edit = Callable[[Tensor], Tensor]
 """Put in a value's place before anybody reads it."""
 
@@ -160,7 +161,11 @@ class GraphModule(nn.Module):
         )
         result = FUNCTIONS[node.op.name](call, args)
         if isinstance(node.op, Conv2d | Linear):
-            result = finish_layer(call, result, args)
+            result = add_bias(call, result, args)
+            if observe is not None:
+                observe(f"{node.name}:acc", result)
+            if node.op.residual:
+                result = result + args[-1]
             if observe is not None and node.op.activation != "none":
                 observe(f"{node.name}:pre", result)
             result = activate(node.op.activation, node.op.alpha, result)

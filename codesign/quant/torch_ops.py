@@ -62,7 +62,7 @@ class Call:
 
 
 def conv2d(call: Call, args: Sequence[Tensor]) -> Tensor:
-    """Convolution without bias, residual and activation (see ``finish_layer``)."""
+    """Convolution without bias, residual and activation (the executor adds them)."""
     op = call.node.op
     assert isinstance(op, ops.Conv2d)
     x, w = _widen(call, args[0], args[1])
@@ -74,7 +74,7 @@ def conv2d(call: Call, args: Sequence[Tensor]) -> Tensor:
 
 
 def linear(call: Call, args: Sequence[Tensor]) -> Tensor:
-    """x @ w.T without bias, residual and activation (see ``finish_layer``)."""
+    """x @ w.T without bias, residual and activation (the executor adds them)."""
     x, w = _widen(call, args[0], args[1])
     return F.linear(x, w)
 
@@ -85,19 +85,14 @@ def _widen(call: Call, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     return x, w
 
 
-def finish_layer(call: Call, y: Tensor, args: Sequence[Tensor]) -> Tensor:
-    """Add bias and residual to the product ``y`` of a layer: the pre-activation."""
+def add_bias(call: Call, y: Tensor, args: Sequence[Tensor]) -> Tensor:
+    """The product ``y`` of a layer with its bias, if it has one."""
     op = call.node.op
     assert isinstance(op, ops.Conv2d | ops.Linear)
-    rest = list(args[2:])
-    if op.bias:
-        bias = rest.pop(0)
-        if call.integer:
-            bias = bias.to(y.dtype)
-        y = y + (bias.view(1, -1, 1, 1) if isinstance(op, ops.Conv2d) else bias)
-    if op.residual:
-        y = y + rest.pop(0)
-    return y
+    if not op.bias:
+        return y
+    bias = args[2].to(y.dtype)
+    return y + (bias.view(1, -1, 1, 1) if isinstance(op, ops.Conv2d) else bias)
 
 
 def activate(kind: str, alpha: float, x: Tensor) -> Tensor:
