@@ -166,7 +166,7 @@ class _Plan:
         self.part, self.last_part, self.n_m, self.n_r = part, last_part, n_m, n_r
         self.load_b, self.load_r = load_inputs_b, load_inputs_r
         self.first_inputs, self.once = first_inputs, once
-        self.port, self.post = dense.port_bytes.reshape(axes), post
+        self.port, self.post = dense.port_shift.reshape(axes), post
         self.need = (need_w, need_a, need_o, taps * tiles, in0 * _ceil(in_width, dw_px) * tiles)
         self.in_turn = dense_all + depthwise_all
         self.overlaps = (dense.ping_pong & depthwise.ping_pong).reshape(axes)

@@ -51,8 +51,8 @@ class Memory:
         )
 
 
-def memory_cycles(load: Any, store: Any, port_bytes: Any, rate: tuple[int, int]) -> Any:
-    """``Memory.cycles`` over arrays."""
+def memory_cycles(load: Any, store: Any, port_shift: Any, rate: tuple[int, int]) -> Any:
+    """``Memory.cycles`` over arrays; the port has 2^port_shift bytes."""
     n, d = rate
-    port = -(-np.maximum(load, store) // port_bytes)
+    port = -(-np.maximum(load, store) >> port_shift)
     return np.maximum(port, -(-(load + store) * n // d))

@@ -64,7 +64,8 @@ class Cores:
     po: Array
     px: Array
     post: Array
-    port_bytes: Array
+    port_shift: Array
+    """Logarithm of the port's bytes, which are a power of two."""
     ping_pong: npt.NDArray[np.bool_]
 
     @staticmethod
@@ -79,7 +80,7 @@ class Cores:
             column("po"),
             column("px"),
             column("post"),
-            np.array(port_bits, dtype=np.int64) // 8,
+            np.array([bits.bit_length() - 4 for bits in port_bits], dtype=np.int64),
             np.array([e.ping_pong for e in engines], dtype=np.bool_),
         )
 
@@ -90,7 +91,7 @@ class Cores:
         """The cores at ``places``."""
         return Cores(
             self.pi[places], self.po[places], self.px[places], self.post[places],
-            self.port_bytes[places], self.ping_pong[places],
+            self.port_shift[places], self.ping_pong[places],
         )  # fmt: skip
 
 
@@ -128,21 +129,24 @@ def rows_in(shape: LayerShape, rows: Any) -> Any:
 
 
 class _Cells:
-    """Least keys by core and by the depths a tiling needs."""
+    """Least keys by the depths that a tiling needs and by core.
+
+    The cores are the last axis, so that the minimum over depths runs along long rows.
+    """
 
     def __init__(self, cores: int, *depths: Sequence[int]) -> None:
         self.depths = [np.array(d, dtype=np.int64) for d in depths]
-        self.shape = (cores, *(len(d) + 1 for d in self.depths))
-        """The last place on each axis takes what needs more than the deepest."""
-        self.cells = np.full(self.shape, INFEASIBLE, dtype=np.int64)
+        # the last place on each axis takes what needs more than the deepest
+        self.cells = np.full((*(len(d) + 1 for d in depths), cores), INFEASIBLE, dtype=np.int64)
 
     def places(self, *needs: Any) -> Array:
         """Where keys of these needs go; the needs broadcast to the keys' shape (cores, …)."""
+        cores = self.cells.shape[-1]
         ndim = max(np.ndim(need) for need in needs)
-        place: Any = np.arange(self.shape[0]).reshape(-1, *(1,) * (ndim - 1))
+        place: Any = 0
         for depth, need in zip(self.depths, needs):
             place = place * (len(depth) + 1) + np.searchsorted(depth, need)
-        found: Array = place
+        found: Array = place * cores + np.arange(cores).reshape(-1, *(1,) * (ndim - 1))
         return found
 
     def put(self, key: Array, places: Array) -> None:
@@ -156,10 +160,12 @@ class _Cells:
 
     def best(self) -> Array:
         """(cores, depths, …): the least key among tilings that need no more than each depth."""
-        cells = self.cells[(slice(None), *(slice(0, len(d)) for d in self.depths))]
-        for axis in range(1, cells.ndim):
-            cells = np.minimum.accumulate(cells, axis=axis)
-        return cells
+        cells = self.cells[tuple(slice(0, len(d)) for d in self.depths)].copy()
+        for axis, depth in enumerate(self.depths):
+            moved = np.moveaxis(cells, axis, 0)
+            for place in range(1, len(depth)):
+                np.minimum(moved[place], moved[place - 1], out=moved[place])
+        return np.moveaxis(cells, -1, 0)
 
 
 def dense_table(
@@ -262,7 +268,7 @@ def _cycles(
     last: Any, drain: bool,
 ) -> Any:  # fmt: skip
     """The sum of ``timing._total`` over arrays."""
-    port, post = cores.port_bytes.reshape(axes), cores.post.reshape(axes)
+    port, post = cores.port_shift.reshape(axes), cores.post.reshape(axes)
 
     def moved(load: Any, store: Any) -> Any:
         found = memory_cycles(load, store, port, machine.rate)

@@ -115,8 +115,8 @@ class Accelerator:
             raise InputError(f"the dense engine has kind {self.dense.kind!r}")
         if self.depthwise is not None and self.depthwise.kind != "depthwise":
             raise InputError(f"the depthwise engine has kind {self.depthwise.kind!r}")
-        if self.port_bits % 8 or self.port_bits < 8:
-            raise InputError(f"port_bits is {self.port_bits}; expected a multiple of 8")
+        if self.port_bits < 8 or self.port_bits & (self.port_bits - 1):
+            raise InputError(f"port_bits is {self.port_bits}; expected a power of two from 8 on")
 
     @property
     def engines(self) -> tuple[Engine, ...]:

@@ -146,6 +146,7 @@ class Space:
             use={name: column[places] for name, column in self.use.items()},
         )
 
+    @cached_property
     def dense_cores(self) -> tuple[Cores, npt.NDArray[np.bool_], Array]:
         """Different dense cores, which of them double, and each accelerator's place among them."""
         keys = np.stack(
@@ -162,6 +163,7 @@ class Space:
         doubles = np.array([e.double for e in engines], dtype=np.bool_)
         return Cores.of(engines, ports), doubles, inverse.reshape(-1)
 
+    @cached_property
     def depthwise_cores(self) -> tuple[Cores, Array]:
         """Different depthwise cores, and each accelerator's place among them; -1 for none."""
         has = np.array([e is not None for e in self.depthwise_bases])[self.dw_base]
