@@ -104,7 +104,28 @@ class HostTarget(Target):
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{directory}: the manifest has no valid inputs and outputs "
                              f"({error}); build again") from error
-        return HostRunner(directory / LIBRARY, inputs, outputs, self.threads)
+        import tvm
+
+        library = directory / LIBRARY
+        try:
+            module = tvm.runtime.load_module(str(library))
+        except Exception as error:  # TVM raises whatever the loader raised
+            raise InputError(f"cannot load {library}: {error}; build again") from error
+        return HostRunner(module, inputs, outputs, self.threads)
+
+    def runner(self, graph: Graph) -> HostRunner:
+        """Compile ``graph`` in memory, without files and without a linker, and run it here."""
+        self.check(graph)
+        require_tool("tvm")
+        from codesign.targets.tvm_lower.compile import compile_graph
+        from codesign.targets.tvm_lower.machine import host_machine
+
+        inputs, outputs = (
+            tuple((name, graph.type(name)) for name in names)
+            for names in (graph.inputs, graph.outputs)
+        )
+        module = compile_graph(graph, host_machine()).jit()
+        return HostRunner(module, inputs, outputs, self.threads)
 
     def latency_bound_ms(self, macs: int) -> float:
         """The fastest instruction, twice a cycle, at 5 GHz on all threads: 64-byte dot products."""
@@ -143,7 +164,7 @@ class HostRunner(Runner):
 
     def __init__(
         self,
-        library: Path,
+        module: Any,
         inputs: tuple[tuple[str, TensorType], ...],
         outputs: tuple[tuple[str, TensorType], ...],
         threads: int = 0,
@@ -154,11 +175,7 @@ class HostRunner(Runner):
         self.inputs, self.outputs = inputs, outputs
         self._tvm = tvm
         self._threads = threads
-        try:
-            module = tvm.runtime.load_module(str(library))
-            self._vm = relax.VirtualMachine(module, tvm.cpu())
-        except Exception as error:  # TVM raises whatever the loader or the VM raised
-            raise InputError(f"cannot load {library}: {error}; build again") from error
+        self._vm = relax.VirtualMachine(module, tvm.cpu())
 
     def _tensors(self, arrays: Sequence[Array]) -> list[Any]:
         return [self._tvm.runtime.tensor(array) for array in arrays]

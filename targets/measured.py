@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -144,7 +143,4 @@ def _stored(dtype: DType) -> str:
 
 def _measure(target: HostTarget, layer: Graph) -> Timing:
     inputs = random_inputs(layer)
-    with tempfile.TemporaryDirectory(prefix="codesign-layer-") as folder:
-        target.build(layer, Path(folder) / "build")
-        runner = target.load(Path(folder) / "build")
-        return runner.time(inputs, repeats=REPEATS, warmup=WARMUP)
+    return target.runner(layer).time(inputs, repeats=REPEATS, warmup=WARMUP)
