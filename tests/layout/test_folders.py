@@ -26,7 +26,10 @@ HEAVY = (
 )  # fmt: skip
 
 ROOTS = ("codesign.errors", "codesign.registry", "codesign.__version__")
-BELOW = ("codesign.ir", "codesign.frontend", "codesign.quant", "codesign.cost", "codesign.space")
+BELOW = (
+    "codesign.data", "codesign.ir", "codesign.frontend", "codesign.quant", "codesign.cost",
+    "codesign.space",
+)  # fmt: skip
 ALLOWED: dict[str, tuple[str, ...]] = {
     # package: what else of codesign it may import, beside itself and ROOTS
     "codesign.errors": (),
