@@ -12,9 +12,10 @@ from codesign.quant.formats import FORMATS, LayerFormat, load_format, parse_form
 from codesign.quant.groups import shared_inputs
 from codesign.quant.integer import Quantized, quantize_graph
 from codesign.quant.options import QuantOptions
+from codesign.quant.qdq import QdqImport, absorb_qdq
 
 __all__ = [
-    "FORMATS", "Accuracy", "Calibration", "LayerFormat", "QuantOptions", "Quantized",
-    "accumulator_bits", "calibrate", "dyadic", "evaluate", "load_calibration", "load_eval",
-    "load_format", "parse_formats", "quantize_graph", "shared_inputs",
+    "FORMATS", "Accuracy", "Calibration", "LayerFormat", "QdqImport", "QuantOptions", "Quantized",
+    "absorb_qdq", "accumulator_bits", "calibrate", "dyadic", "evaluate", "load_calibration",
+    "load_eval", "load_format", "parse_formats", "quantize_graph", "shared_inputs",
 ]  # fmt: skip

@@ -75,7 +75,8 @@ def calibrate(
         if name in graph.constants:
             return
         if name.endswith(":acc"):
-            if (part := value[: max(0, keep - started)]).numel():
+            each = value.shape[0] // current  # rows of axis 0 that one sample fills
+            if (part := value[: max(0, keep - started) * each]).numel():
                 means.setdefault(name.removesuffix(":acc"), _Mean()).add(part)
             return
         array = value.detach().numpy()
@@ -89,15 +90,16 @@ def calibrate(
                 "check the weights and the scale of the inputs"
             )
 
-    done = started = 0  # started: samples that pieces before the current one held
+    done = started = current = 0  # samples in the pieces before the current one, and in it
     for batch in checked_batches(graph, data, where):
         size = len(next(iter(batch.values())))
         piece = _PIECE if module.batch is None else module.batch
         for parts in zip(*(batches(value, piece) for value in batch.values())):
+            current = len(parts[0])
             with torch.no_grad():
                 inputs = {k: torch.from_numpy(p) for k, p in zip(batch, parts)}
                 module.run(inputs, observe=observe)
-            started += len(parts[0])
+            started += current
         for name, value in batch.items():
             kept[name].append(value[: max(0, keep - done)].copy())
         done += size

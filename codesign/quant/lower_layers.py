@@ -37,7 +37,8 @@ def lower_layer(low: Lowering, node: Node) -> None:
         bias = low.graph.constants[bias_name].astype(np.float64)
     bias = bias + low.biases.get(node.name, 0.0)
 
-    scale = layer_scales(weight, bias, bits, x.scale, low.options.weight_clip)
+    given = low.options.weight_scales.get(node.inputs[1])
+    scale = layer_scales(weight, bias, bits, x.scale, low.options.weight_clip, given)
     q = integer_weights(weight, bits, scale)
     q_bias = integer_bias(node.name, bias, scale * x.scale)
     _check_accumulator(low, node, q, x.dtype, q_bias)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from codesign.errors import InputError
+from codesign.ir.graph import Array
 from codesign.quant.histogram import METHODS, Method
 
 WeightClip = Literal["auto", "max", "mse"]
@@ -29,6 +30,9 @@ class QuantOptions:
     """Bits of the network's results and of tensors only float operators read."""
     scales: Mapping[str, float] = field(default_factory=dict)
     """Scales that are given (value name to step), as an imported network brings them."""
+    weight_scales: Mapping[str, Array] = field(default_factory=dict)
+    """Scales of weights that are given (constant name to () or one per output channel); they
+    count for 8-bit formats."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:

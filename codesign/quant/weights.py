@@ -69,13 +69,20 @@ def rounded_weights(weight: Array, bits: int, clip: WeightClip = "auto") -> Arra
 
 
 def layer_scales(
-    weight: Array, bias: FloatArray, bits: int, input_scale: float, clip: WeightClip
+    weight: Array,
+    bias: FloatArray,
+    bits: int,
+    input_scale: float,
+    clip: WeightClip,
+    given: Array | None = None,
 ) -> FloatArray:
     """Weight scales that also keep every integer bias within 2^30.
 
     A channel whose weights are all zero (or tiny beside its bias) gets a greater scale.
     """
     scale = weight_scales(weight, bits, clip)
+    if given is not None and bits == 8:
+        scale = np.where(scale > 0, np.broadcast_to(given, scale.shape), 0.0)
     dead = scale == 0
     least = np.where(dead, np.abs(bias) / _DEAD_BIAS, np.abs(bias) / _BIAS_LIMIT) / input_scale
     raised = _float32(np.maximum(scale, least))

@@ -79,7 +79,8 @@ def sensitivity(
     calibration = calibration or calibrate(graph, [images])
     context = repr((
         graph_digest(graph), [array_digest(v) for v in images.values()], array_digest(labels),
-        options.method, options.weight_clip, sorted(options.scales.items()), seed,
+        options.method, options.weight_clip, options.bias_correction,
+        sorted(options.scales.items()), seed,
     ))  # fmt: skip
 
     from codesign.quant.sensitivity.probe import Probe, divergence, square_error

@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codesign.ir.graph import Array, Graph
-from codesign.quant.calibrate import Calibration
+from codesign.quant.calibrate import Calibration, channel_axes
 from codesign.quant.data import batches
 from codesign.quant.groups import non_negative, roots
 from codesign.quant.options import QuantOptions
-from codesign.quant.torch_exec import GraphModule
+from codesign.quant.torch_exec import Edit, GraphModule
 from codesign.quant.weights import rounded_weights
 
 _PIECE = 64
+_MEAN_PIECES = 2
 Distance = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Sum over samples of the harm done: (float outputs, rounded outputs, labels) to a scalar."""
 
@@ -82,22 +83,42 @@ class Probe:
         """Mean harm of one layer's weights in ``bits`` bits."""
         node = self.graph.nodes[layer]
         name = node.inputs[1]
-        rounded = rounded_weights(self.graph.constants[name], bits, self.options.weight_clip)
-        return self._harm(name, lambda _: torch.from_numpy(rounded), distance)
+        rounded = torch.from_numpy(
+            rounded_weights(self.graph.constants[name], bits, self.options.weight_clip)
+        )
+        edits: dict[str, Edit] = {name: lambda _: rounded}
+        bias = self.graph.operand(node, "bias")
+        if self.options.bias_correction and bias is not None and bias in self.graph.constants:
+            shift = self._mean(layer, {}) - self._mean(layer, edits)
+            edits[bias] = lambda value: value + shift
+        return self._harm(name, edits, distance)
+
+    @torch.no_grad()
+    def _mean(self, layer: str, edits: Mapping[str, Edit]) -> Tensor:
+        """Mean of each channel of a layer's product on the first samples."""
+        found: list[Tensor] = []
+
+        def observe(name: str, value: Tensor) -> None:
+            if name == f"{layer}:acc":
+                found.append(value.mean(channel_axes(value.dim())))
+
+        for inputs in self.pieces[:_MEAN_PIECES]:
+            self.module.run(inputs, observe=observe, edits=edits)
+        return torch.stack(found).mean(0)
 
     def activations(self, root: str, bits: int, distance: Distance) -> float:
         """Mean harm of one tensor (with all that share its scale) in ``bits`` bits."""
-        return self._harm(root, self.rounded(root, bits), distance)
+        return self._harm(root, {root: self.rounded(root, bits)}, distance)
 
     @torch.no_grad()
-    def _harm(self, value: str, edit: Callable[[Tensor], Tensor], distance: Distance) -> float:
-        after = _downstream(self.graph, value)
+    def _harm(self, value: str, edits: Mapping[str, Edit], distance: Distance) -> float:
+        after = _downstream(self.graph, value) | set(edits)
         total = 0.0
         for inputs, labels in zip(self.pieces, self.labels):
             before: dict[str, Tensor] = {}
             (reference, *_) = self.module.run(inputs, observe=before.__setitem__)
             known = {k: v for k, v in before.items() if k in self.graph.nodes and k not in after}
-            (outputs, *_) = self.module.run(inputs, edits={value: edit}, known=known)
+            (outputs, *_) = self.module.run(inputs, edits=edits, known=known)
             total += float(distance(reference, outputs, labels))
         return max(0.0, total / self.samples)
 
