@@ -100,14 +100,10 @@ def _from_file(path: Path, batch: int) -> Graph:
 
 
 def _from_text(path: Path) -> Graph:
-    from codesign.ir.text import parse_graph
+    from codesign.ir.parse import parse_file
 
     try:
-        text = path.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"network file {str(path)!r} is no text") from None
-    try:
-        return parse_graph(text, str(path))
+        return parse_file(path)
     except VerifyError as error:
         raise InputError(f"network file {str(path)!r}: {error}") from error
 

@@ -114,8 +114,6 @@ class _Importer:
             found = onnx.TensorProto.DataType.Name(kind.elem_type)
             known = ", ".join(onnx.TensorProto.DataType.Name(t) for t in _INPUT_TYPES)
             raise InputError(f"{where} is {found}, expected one of {known}")
-        if not kind.HasField("shape"):
-            raise InputError(f"{where} has no shape; export with fixed sizes")
         shape: list[int] = []
         for axis, dim in enumerate(kind.shape.dim):
             if dim.HasField("dim_value") and dim.dim_value >= 0:

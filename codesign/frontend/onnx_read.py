@@ -68,6 +68,13 @@ def check_model(model: onnx.ModelProto, label: str, folder: Path | None) -> onnx
         from onnx import inliner
 
         model = inliner.inline_local_functions(model)
+    for value in model.graph.input:
+        kind = value.type.tensor_type
+        if value.type.HasField("tensor_type") and not kind.HasField("shape"):
+            raise InputError(f"{label}: input {value.name!r} has no shape; export with fixed sizes")
+    for value in model.graph.output:
+        # many tools leave it out, the checker insists on it, the import does not need it
+        value.type.tensor_type.shape.SetInParent()
     if model.ByteSize() < _CHECKER_LIMIT:
         try:
             onnx.checker.check_model(model)

@@ -109,7 +109,7 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
     for _ in range(4):  # a decomposition may use operators that need one themselves
         unknown = {
             n.target for n in program.graph.nodes
-            if n.op == "call_function" and str(n.target) not in HANDLERS
+            if n.op == "call_function" and str(n.target) not in HANDLERS.keys() | NEEDED.keys()
         }  # fmt: skip
         chosen = {target: known[target] for target in unknown if target in known}
         if not chosen:
