@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import cast
 
+from codesign.data import cache_dir
 from codesign.errors import InputError
 from codesign.flow.accuracy_loop import AccuracyModel, Found, meet_accuracy
 from codesign.flow.artifact import AccuracyFacts, Certificate, Design, Round
@@ -24,9 +26,10 @@ from codesign.quant import (
     QuantOptions,
     evaluate,
     quantize_graph,
-    sensitivity,
     shared_inputs,
 )
+from codesign.quant.histogram import Method
+from codesign.quant.sensitivity import SensitivityMethod, sensitivity
 from codesign.solvers.solution import Solution
 
 FLOAT_IR = "network.ir"
@@ -59,10 +62,18 @@ class Session:
         return self.prepared.options
 
     @property
-    def method(self) -> str:
+    def quant_options(self) -> QuantOptions:
+        """How networks are quantized; biases are corrected on calibration data only."""
+        return QuantOptions(
+            method=cast(Method, self.options.calibration),
+            bias_correction=self.options.bias_correction and self.prepared.calib is not None,
+        )
+
+    @property
+    def method(self) -> SensitivityMethod:
         """The sensitivity method that is used."""
         if self.options.sensitivity != "auto":
-            return self.options.sensitivity
+            return cast(SensitivityMethod, self.options.sensitivity)
         return "weight-only" if self.prepared.calib is None else "measured"
 
     def _tables(self) -> Tables:
@@ -70,11 +81,13 @@ class Session:
         with self.progress.task(f"Sensitivity of {len(graph.layers())} layers") as step:
             loss = sensitivity(
                 graph,
-                self.calibration,
                 self.prepared.calib,
                 list(formats.values()),
                 method=self.method,
+                calibration=self.calibration,
+                options=self.quant_options,
                 seed=self.options.seed,
+                cache_dir=cache_dir() / "sensitivity",
                 progress=step,
             )
         by_name = {
@@ -89,11 +102,9 @@ class Session:
     def quantize(self, choices: Mapping[str, str]) -> Graph:
         """The integer network of a choice."""
         formats = {layer: self.prepared.formats[name] for layer, name in choices.items()}
-        options = QuantOptions(
-            method=self.options.calibration,
-            bias_correction=self.options.bias_correction and self.prepared.calib is not None,
-        )
-        return quantize_graph(self.prepared.graph, self.calibration, formats, options).graph
+        return quantize_graph(
+            self.prepared.graph, self.calibration, formats, self.quant_options
+        ).graph
 
     def accuracy(self, graph: Graph, title: str) -> float:
         """Accuracy of a graph on the eval data, in percent."""

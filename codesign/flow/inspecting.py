@@ -57,10 +57,8 @@ def inspect(
     return Inspection(graph, target, layer_stats(graph), unsupported)
 
 
-def optimise(
-    file: Path, passes: str, print_after: Collection[str] = ()
-) -> tuple[str, str]:
-    """Run a pass pipeline on a text IR file ("-": standard input); returns text and timing table."""
+def optimise(file: Path, passes: str, print_after: Collection[str] = ()) -> tuple[str, str]:
+    """Run a pass pipeline on a text IR file ("-": standard input): new text, timing table."""
     pipeline = parse_pipeline(passes)
     text = _read(file)
     try:

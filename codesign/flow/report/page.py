@@ -198,7 +198,7 @@ def _layers(data: Data) -> str:
             found = layer[metric][format]
         return None if found is None else float(found)
 
-    metrics = [
+    metrics: list[tuple[str, str, Callable[[float], str]]] = [
         ("size", "bytes", lambda v: f"{v:,.0f}"),
         ("loss", "loss", lambda v: f"{v:.3g}"),
         ("latency_ms", "latency (ms, measured alone)", lambda v: f"{v:.4f}"),
