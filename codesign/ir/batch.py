@@ -70,7 +70,7 @@ def with_batch(graph: Graph, size: int) -> Graph:
     return builder.finish([new[v] for v in graph.outputs])
 
 
-def run_batched(graph: Graph, *arrays: Array, batch: int = 64) -> tuple[Array, ...]:
+def run_batched(graph: Graph, *arrays: Array, batch: int = 16) -> tuple[Array, ...]:
     """Results for any number of images, ``batch`` at a time, joined along axis 0."""
     if not arrays or len({len(a) for a in arrays}) != 1 or not len(arrays[0]):
         raise InputError(
