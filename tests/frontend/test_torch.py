@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as f
-from tests.frontend.compare import check, check_torch, outputs
-from tests.support.networks import random_network
 from torch import Tensor, nn
 
 from codesign.errors import InputError, UnsupportedError
 from codesign.frontend import from_torch, load_network
+from tests.frontend.compare import check, check_torch, outputs
+from tests.support.networks import random_network
 
 
 class Function(nn.Module):
@@ -240,9 +240,7 @@ def test_module_that_cannot_be_exported() -> None:
 
     with pytest.raises(InputError) as caught:
         from_torch(Function(branches), (image(1, 4),), "net")
-    assert str(caught.value) == (
-        "network 'net' cannot be exported by torch.export: no such mode"
-    )
+    assert str(caught.value) == ("network 'net' cannot be exported by torch.export: no such mode")
 
 
 def _save(path: Path, module: nn.Module, x: Tensor, dynamic: dict[int, object] | None) -> None:
