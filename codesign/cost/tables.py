@@ -12,7 +12,7 @@ minimum breaks ties by traffic (or cycles).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.cost.memory import DEFAULT_TIMING, Timing, memory_cycles
-from codesign.cost.tiles import CHANNEL_SPLITS, INPUT_SPLITS, ORDERS, row_tiles
+from codesign.cost.tiles import CHANNEL_SPLITS, INPUT_SPLITS, ORDERS, Order, row_tiles
 from codesign.errors import InputError
 from codesign.space.accelerator import Engine
 from codesign.space.workload import LayerShape
@@ -180,14 +180,29 @@ def dense_table(
     )
     cells = _Cells(len(cores), grid.weight, grid.activation, grid.accumulator)
     for rate in rates:
-        _dense(one, weight_bits, rate, cores, machine, by, repeat, cells)
+        for priced in dense_prices(one, weight_bits, rate, cores, machine):
+            cycles, traffic = np.broadcast_arrays(priced.cycles * repeat, priced.traffic * repeat)
+            cells.put(pack(cycles, traffic, by), cells.places(*priced.needs))
     return cells.best()
 
 
-def _dense(
-    shape: LayerShape, weight_bits: int, rate: int, cores: Cores, machine: Machine, by: By,
-    repeat: int, cells: _Cells,
-) -> None:  # fmt: skip
+@dataclass(frozen=True, eq=False)
+class Prices:
+    """All tilings of one loop order: arrays over (cores, row tiles, channel tiles, input tiles)."""
+
+    order: Order
+    cycles: Any
+    traffic: Any
+    needs: tuple[Any, Any, Any]
+    rows: Array
+    channels: Any
+    inputs: Any
+
+
+def dense_prices(
+    shape: LayerShape, weight_bits: int, rate: int, cores: Cores, machine: Machine
+) -> Iterator[Prices]:
+    """``timing.dense_cost`` of every tiling tried, for one group of channels."""
     axes = (-1, 1, 1, 1)  # cores, row tiles, channel tiles, input tiles
     pi, po, px = (column.reshape(axes) for column in (cores.pi, cores.po, cores.px))
     taps, (height, width) = shape.taps, shape.out_size
@@ -258,8 +273,7 @@ def _dense(
         need_a = _pixels(shape.flat, held, shape.in_size[1], lanes) * (
             gi if order == "inputs" else t
         )
-        cycles, traffic = np.broadcast_arrays(cycles * repeat, traffic * repeat)
-        cells.put(pack(cycles, traffic, by), cells.places(need_w, need_a, sums))
+        yield Prices(order, cycles, traffic, (need_w, need_a, sums), rows, tg, t)
 
 
 def _cycles(
