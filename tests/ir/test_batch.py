@@ -88,6 +88,15 @@ def test_heads_folded_into_the_batch() -> None:
     check(graph, 0, exact=True)
 
 
+def test_images_behind_a_reduced_axis() -> None:
+    turn, total = ops.Transpose((1, 0, 2)), ops.Reduce("sum", (0,), keepdims=False)
+    graph = build(turn, total, ops.Softmax(1), shape=(2, 3, 4))
+    assert with_batch(graph, 5).type("step1").shape == (5, 4)
+    check(graph, 0, exact=True)
+    with pytest.raises(InputError, match="works along axis 0, which holds the images"):
+        with_batch(build(turn, total, ops.Softmax(0), shape=(2, 3, 4)), 5)
+
+
 ONES = np.ones((1, 6), np.float32)
 
 
