@@ -55,6 +55,9 @@ def unwritable(out: Path, error: OSError) -> InputError:
 
 def _check_replaceable(out: Path) -> None:
     if not out.exists():
+        above = next(parent for parent in out.parents if parent.exists())
+        if not above.is_dir():
+            raise InputError(f"cannot write the build folder {out}: {above} is a file")
         return
     if not out.is_dir():
         raise InputError(f"cannot write the build folder {out}: a file of that name is there")

@@ -10,6 +10,7 @@ show; the reported figure is the median of the samples.
 from __future__ import annotations
 
 import platform
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from codesign.targets.base import (
     check_arrays,
 )
 from codesign.targets.files import build_folder, read_manifest, write_manifest
-from codesign.targets.tools import find_tool, missing, require_tool
+from codesign.targets.tools import require_tool, why_missing
 
 if TYPE_CHECKING:
     from codesign.quant.formats import LayerFormat
@@ -42,6 +43,10 @@ LIBRARY = "network.so"
 KERNELS_VERSION = 1
 """Counted up when kernels change so that older measurements no longer hold."""
 _SAMPLE_SECONDS = 2e-3
+_pool_threads = 0
+"""Threads that TVM's pool in this process was set to; 0 if never set."""
+_running = threading.Lock()
+"""Networks of a process run one at a time: they share the pool, and a VM is not re-entrant."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class HostTarget(Target):
 
     def unavailable(self) -> str | None:
         """Missing Python library or linker."""
-        return next((missing(tool) for tool in ("tvm", "c++") if find_tool(tool) is None), None)
+        return why_missing("tvm", "c++")
 
     def unsupported(self, graph: Graph) -> tuple[Unsupported, ...]:
         """Operators without a kernel (a plugin's own), and formats that have none."""
@@ -182,26 +187,34 @@ class HostRunner(Runner):
 
     def _use_threads(self) -> None:
         # One pool a process; another runner may have set another count.
-        configure = self._tvm.get_global_func("runtime.config_threadpool")
+        global _pool_threads
         from codesign.targets.tvm_lower.machine import host_machine
 
-        configure(1, self._threads or host_machine().threads)
+        wanted = self._threads or host_machine().threads
+        if wanted != _pool_threads:
+            self._tvm.get_global_func("runtime.config_threadpool")(1, wanted)
+            _pool_threads = wanted
 
     def _run(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
-        self._use_threads()
-        results = self._vm["main"](*self._tensors(arrays))
-        # Copied: the memory belongs to the virtual machine.
-        return tuple(
-            np.array(results[i].numpy()).reshape(kind.shape)
-            for i, (_, kind) in enumerate(self.outputs)
-        )
+        with _running:
+            self._use_threads()
+            results = self._vm["main"](*self._tensors(arrays))
+            # Copied: the memory belongs to the virtual machine.
+            return tuple(
+                np.array(results[i].numpy()).reshape(kind.shape)
+                for i, (_, kind) in enumerate(self.outputs)
+            )
 
     def time(self, arrays: Sequence[Array], repeats: int = 10, warmup: int = 3) -> Timing:
         """Latency of one call; see the module for what a sample is."""
         if repeats < 1 or warmup < 0:
             raise InputError(f"timing takes repeats >= 1 and warmup >= 0, got {repeats}, {warmup}")
         tensors = self._tensors(check_arrays(self.inputs, arrays))
-        self._use_threads()
+        with _running:
+            self._use_threads()
+            return self._time(tensors, repeats, warmup)
+
+    def _time(self, tensors: list[Any], repeats: int, warmup: int) -> Timing:
         main = self._vm["main"]
         start = time.perf_counter()
         for _ in range(warmup):

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from codesign.errors import ToolNotFoundError
 
@@ -80,15 +79,17 @@ def missing(name: str) -> str:
     return f"{name} not found ({looked}), needed for {tool.needed_for}; get it with: {tool.get}"
 
 
+def why_missing(*names: str) -> str | None:
+    """What ``require_tool`` would say of the first of ``names`` that is not there; else None."""
+    for name in names:
+        try:
+            require_tool(name)
+        except ToolNotFoundError as error:
+            return str(error)
+    return None
+
+
 def register_tool(name: str, tool: Tool) -> None:
     """Add a tool that a target of one's own needs; the same name twice must be the same tool."""
     if TOOLS.setdefault(name, tool) != tool:
         raise ValueError(f"tool {name!r} is defined twice, differently")
-
-
-def writable_parent(path: Path) -> Path:
-    """The nearest existing folder above ``path``."""
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    return parent
