@@ -123,9 +123,7 @@ class Maker:
 
     def concat_pooled(self, values: Sequence[str]) -> str:
         """[N, C, 1, 1] of every value's mean or maximum."""
-        pooled = [
-            self.builder.add(ops.Reduce(self.one(REDUCTIONS), (2, 3)), [v]) for v in values
-        ]
+        pooled = [self.builder.add(ops.Reduce(self.one(REDUCTIONS), (2, 3)), [v]) for v in values]
         return self.builder.add(ops.Concat(1), pooled) if len(pooled) > 1 else pooled[0]
 
     def finish(self, single_output: bool) -> Graph:
