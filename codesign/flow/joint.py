@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -51,6 +52,8 @@ Number: TypeAlias = int | float | Decimal
 
 JOINT = ("latency", "energy", "traffic")
 """Metrics that depend on the accelerator."""
+CHOICE: tuple[str, ...] = ("loss", "size")
+"""Metrics of the formats alone."""
 OBJECTIVES = ("latency", "throughput", "energy", "traffic", "loss", "size")
 LIMITS = {
     "latency_ms": "latency",
@@ -200,7 +203,7 @@ class _Search:
         } | {"other": ["-"]}
         self.fixed = {
             name: np.append(self.tables.choice_metric(name), 0)
-            for name in ("loss", "size")
+            for name in CHOICE
             if name in (problem.objective, *problem.limits)
         }
         self.best: _Best | None = None
@@ -249,7 +252,7 @@ class _Search:
 
     def _metrics(self, priced: Priced) -> dict[str, Array]:
         """Metric to (rows, options + 1) or (options + 1,)."""
-        found = dict(self.fixed)
+        found: dict[str, Any] = dict(self.fixed)
         for name in (self.problem.objective, *self.problem.limits):
             if name in JOINT and name not in found:
                 table, other = self.tables.joint_metric(name, priced)
@@ -285,7 +288,8 @@ class _Search:
         cost, weights = self._float(metrics)
         limits = np.array([float(v) for v in self.problem.limits.values()])
         found = [bounds_of_all(self.offsets, cost, weights, limits, u, rows) for u in multipliers]
-        return np.maximum.reduce(found)
+        highest: FloatArray = np.maximum.reduce(found)
+        return highest
 
     # ---- one batch ----
 
@@ -338,7 +342,8 @@ class _Search:
 
         def line(name: str) -> Array:
             values = metrics[name]
-            return (values[row] if values.ndim == 2 else values)[runs]
+            picked: Array = (values[row] if values.ndim == 2 else values)[runs]
+            return picked
 
         relaxation = Relaxation.of(
             np.concatenate(([0], np.cumsum(sizes))),
@@ -429,8 +434,8 @@ class _Search:
         for op in workload.vector_ops:
             cycles += vector_cycles(op, accelerator.dense, memory, problem.timing)
             traffic += op.load_bytes + op.store_bytes
-        cycles += sum(c.cycles for c in (*layers.values(), *chains))
-        traffic += sum(c.traffic for c in (*layers.values(), *chains))
+        cycles += sum(c.cycles for c in layers.values()) + sum(c.cycles for c in chains)
+        traffic += sum(c.traffic for c in layers.values()) + sum(c.traffic for c in chains)
         energy = tables.energy.moved(traffic, cycles)
         loss = None if tables.loss is None else 0
         position = {fmt: i for i, fmt in enumerate(tables.formats)}
@@ -459,7 +464,7 @@ def _members(pair: Array, count: int) -> list[Array]:
     """Accelerators of each pair."""
     order = np.argsort(pair, kind="stable")
     ends = np.searchsorted(pair[order], np.arange(count + 1))
-    return [order[a:b] for a, b in zip(ends, ends[1:])]
+    return [order[a:b] for a, b in pairwise(ends)]
 
 
 def joint_problem(

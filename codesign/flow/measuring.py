@@ -19,6 +19,7 @@ from codesign.flow.choose import Session, design
 from codesign.flow.prepare import load_target, noise_inputs, prepare
 from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import file_digest, make_folder, read_json, write_json
+from codesign.quant.formats import load_format
 
 MEASURED_FORMAT = "codesign-measured/1"
 
@@ -34,6 +35,8 @@ class Measured:
     samples: int
     layers_ms: dict[str, float]
     """Each layer with weights, alone."""
+    reference_ms: dict[str, float]
+    """The same in the reference format, for the layers that run the same code in it."""
     modelled_ms: float
     """What the tables say of the network: the sum over its layers."""
     table_share: float
@@ -86,6 +89,11 @@ def measure(folder: Path, refine: bool = False, progress: Progress = SILENT) -> 
         network_least_ms=timing.min_ms,
         samples=timing.samples,
         layers_ms=layers,
+        reference_ms={
+            layer: layers[layer]
+            for layer, name in chosen.choices.items()
+            if target.same_code(load_format(name), load_format(chosen.options.formats[0]))
+        },
         modelled_ms=sum(layers.values()),
         table_share=len(known) / entries,
         design_digest=file_digest(folder / "design.json"),

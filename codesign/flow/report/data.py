@@ -51,6 +51,7 @@ def gather(folder: Path) -> dict[str, Any]:
         },
         "latency_error": measured.model_error if measured else None,
         "layers_ms": measured.layers_ms if measured else None,
+        "reference_ms": measured.reference_ms if measured else None,
         "table_share": measured.table_share if measured else None,
         "machine": measured.machine if measured else None,
         "cycles": {"modelled": None, "simulated": None},

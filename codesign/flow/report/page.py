@@ -129,8 +129,14 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]], kind: str = "") -
     def cell(text: str) -> str:
         return f"<td class=n>{text[1:]}</td>" if text.startswith("#") else f"<td>{text}</td>"
 
-    top = "".join(f"<th>{name}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
+    lines = [list(row) for row in rows]
+    names = list(head)
+    numbers = [any(line[i].startswith("#") for line in lines) for i in range(len(names))]
+    top = "".join(
+        f"<th class=n>{name}</th>" if number else f"<th>{name}</th>"
+        for name, number in zip(names, numbers)
+    )
+    body = "".join(f"<tr>{''.join(map(cell, line))}</tr>" for line in lines)
     return f'<div class=scroll><table class="{kind}"><tr>{top}</tr>{body}</table></div>'
 
 
@@ -189,11 +195,12 @@ def _bars(before: float | None, after: float | None, top: float, text: str) -> s
 def _layers(data: Data) -> str:
     layers, reference = data["layers"], data["options"]["formats"][0]
     chosen = data["choices"]
-    alone = data["layers_ms"] or {}
+    alone, reference_ms = data["layers_ms"] or {}, data["reference_ms"] or {}
 
     def value(layer: Data, metric: str, format: str) -> float | None:
-        if metric == "latency_ms" and format == chosen[layer["name"]]:
-            found = alone.get(layer["name"], layer[metric][format])
+        if metric == "latency_ms":
+            known = alone if format == chosen[layer["name"]] else reference_ms
+            found = known.get(layer["name"], layer[metric][format])
         else:
             found = layer[metric][format]
         return None if found is None else float(found)

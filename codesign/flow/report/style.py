@@ -24,7 +24,7 @@ background:none;border:0}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}
 th{color:var(--soft);font-weight:600;font-size:12.5px;text-align:left}
 th,td{padding:6px 10px;border-bottom:1px solid var(--line);vertical-align:middle}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th.n,td.n{text-align:right}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
 small{color:var(--soft)}code{font-size:12.5px;overflow-wrap:anywhere}
 .chip{display:inline-block;padding:0 8px;border-radius:9px;color:#fff;font-size:12.5px;
 font-weight:600;background:#6b7280}
