@@ -106,7 +106,8 @@ def map_chain(
                 project,
             )
             for resident in (False, True):
-                key = pack(*plan.cost(bits, resident), by)
+                cycles, traffic = plan.cost(bits, resident)
+                key = pack(cycles, traffic, by)
                 least = _least(key, plan.needs(resident), depths)
                 if least is not None and (found is None or least[0] < found[0]):
                     _, r, c = least[1]

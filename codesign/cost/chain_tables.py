@@ -48,7 +48,8 @@ def chain_tables(
     depthwise weight and activation depths)."""
     rates = sorted({(bits.expand_rate, bits.project_rate) for bits in wanted})
     for expand_rate, project_rate in rates:
-        group = [b for b in wanted if (b.expand_rate, b.project_rate) == (expand_rate, project_rate)]
+        here = (expand_rate, project_rate)
+        group = [b for b in wanted if (b.expand_rate, b.project_rate) == here]
         plan = _Plan(chain, expand_rate, project_rate, dense, depthwise, machine, pipelined)
         cells = _Cells(
             len(dense), dense_grid.weight, dense_grid.activation, dense_grid.accumulator,
@@ -58,7 +59,8 @@ def chain_tables(
         for bits in group:
             cells.clear()
             for resident, place in zip((False, True), places):
-                cells.put(pack(*plan.cost(bits, resident), by), place)
+                cycles, traffic = plan.cost(bits, resident)
+                cells.put(pack(cycles, traffic, by), place)
             yield bits, cells.best()
 
 
@@ -193,8 +195,8 @@ class _Plan:
         copies = self.n_m if resident else 1
         return weight * copies, activation, sums, dw_weight * copies, dw_activation
 
-    def cost(self, bits: ChainBits, resident: bool) -> list[Array]:
-        """[cycles, traffic] over (pairs, row tiles, tiles of middle channels)."""
+    def cost(self, bits: ChainBits, resident: bool) -> tuple[Array, Array]:
+        """(cycles, traffic) over (pairs, row tiles, tiles of middle channels)."""
         machine, n_r, n_m = self.machine, self.n_r, self.n_m
         weights0 = self._weight_bytes(bits, self.part)
         weights = (n_m - 1) * weights0 + self._weight_bytes(bits, self.last_part)
@@ -218,7 +220,8 @@ class _Plan:
             moved = self._moved(load_b + load_r, self.store, self.drain)
             plain = layers + self.in_turn + moved + machine.latency * n_r * n_m
             cycles = np.where(self.overlaps, cycles, plain)
-        return list(np.broadcast_arrays(cycles, load_b + load_r + self.store))
+        cycles, traffic = np.broadcast_arrays(cycles, load_b + load_r + self.store)
+        return cycles, traffic
 
     def _weight_bytes(self, bits: ChainBits, count: Any) -> Any:
         """Weights and factors of ``count`` middle channels; the projection's factors are apart."""

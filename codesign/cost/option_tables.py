@@ -150,8 +150,9 @@ class OptionTables:
         if key in seen:
             return seen[key]
         apart = [self._layer(pricing, p, chosen[p], seen) for p in layers]
-        cycles = np.minimum(sum((c for c, _ in apart), np.int64(0)), NEVER)
-        traffic = sum((t for _, t in apart), np.int64(0))
+        zero = np.zeros(len(apart[0][0]), dtype=np.int64)
+        cycles = np.minimum(sum((c for c, _ in apart), zero), NEVER)
+        traffic = sum((t for _, t in apart), zero)
         if any(f is not None for f in fixed):
             seen[key] = cycles, traffic  # what was measured was measured layer by layer
             return seen[key]

@@ -347,5 +347,6 @@ def depthwise_table(
     traffic = load_b + load_r + height * width * co
     cells = _Cells(len(cores), grid.weight, grid.activation)
     held = rows_in(shape, rows) * _ceil(shape.in_size[1], px) * tg
-    cells.put(pack(*np.broadcast_arrays(cycles, traffic), by), cells.places(taps * tg, held))
+    cycles, traffic = np.broadcast_arrays(cycles, traffic)
+    cells.put(pack(cycles, traffic, by), cells.places(taps * tg, held))
     return cells.best()

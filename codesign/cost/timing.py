@@ -228,6 +228,7 @@ def best_tile(
             f"{engine.weight_bits} x {engine.activation_bits} bits"
         )
     found: Mapped | None = None
+    best = (0, 0)
     if engine.kind == "depthwise":
         tiles = (t for t in depthwise_tiles(shape, engine))
     else:

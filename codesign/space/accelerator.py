@@ -158,9 +158,8 @@ def _engine_name(e: Engine) -> str:
     kind = "d" if e.kind == "dense" else "dw"
     bits = f"w{e.weight_bits}a{e.activation_bits}{'x2' if e.double else ''}"
     unit = "" if e.multiplier != "lut" else "lut"
-    depths = [e.weight.depth, e.activation.depth, e.accumulator.depth][: 3 if e.kind == "dense" else 2]
+    buffers = [e.weight, e.activation, *([e.accumulator] if e.kind == "dense" else [])]
+    depths = "x".join(str(buffer.depth) for buffer in buffers)
     single = "" if e.ping_pong else "s"
     sums = "" if e.accumulator_bits == 32 else f"c{e.accumulator_bits}"
-    return (
-        f"{kind}{e.pi}x{e.po}x{e.px}{bits}{unit}{sums}b{'x'.join(map(str, depths))}{single}q{e.post}"
-    )
+    return f"{kind}{e.pi}x{e.po}x{e.px}{bits}{unit}{sums}b{depths}{single}q{e.post}"

@@ -109,7 +109,7 @@ def _check(data: Mapping[str, Any], keys: Mapping[str, type], source: str, path:
             raise InputError(
                 f"device file {source}: {path}{key} is {value!r}; expected {kind.__name__}"
             )
-        if kind is int and (value < 0 or (value == 0 and key not in ("uram", "dsp"))):
+        if isinstance(value, int) and (value < 0 or (value == 0 and key not in ("uram", "dsp"))):
             raise InputError(f"device file {source}: {path}{key} is {value}; expected more than 0")
     unknown = sorted(set(data) - set(keys))
     if unknown:

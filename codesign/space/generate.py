@@ -21,7 +21,7 @@ from codesign.cost.resources import DEFAULT_LUT, LutModel, engine_dsp, engine_lu
 from codesign.cost.tables import Cores, Grid
 from codesign.errors import InfeasibleError, InputError
 from codesign.space.accelerator import Accelerator, Buffer, Engine
-from codesign.space.device import Device, MultiplierKind
+from codesign.space.device import Device
 
 Array = npt.NDArray[np.int64]
 RESOURCES = ("dsp", "lut", "ff", "ramb18")

@@ -207,11 +207,11 @@ def _joined_adds(graph: Graph, position: Mapping[str, int]) -> dict[str, str]:
             layer = graph.nodes[value]
             residual = getattr(layer.op, "residual", False)
             single = graph.users[value] == (node.name,)
-            if value in position and single and not residual and value not in taken:
-                if layer.type.shape == node.type.shape:
-                    found[value] = node.name
-                    taken.add(value)
-                    break
+            free = value in position and single and not residual and value not in taken
+            if free and layer.type.shape == node.type.shape:
+                found[value] = node.name
+                taken.add(value)
+                break
     return found
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 from codesign.cost.chain import ChainShape
 from codesign.space.accelerator import Buffer, Engine
@@ -19,8 +20,8 @@ def draw_shape(rng: random.Random, kind: str = "", residual: bool = True) -> Lay
         one = (1, 1)
         return LayerShape("dense", n, m, 1, one, one, one, (1, 1), (1, 1))
     out = (rng.choice([1, 2, 4, 7, 8, 14, 17, 28, 56]), rng.choice([1, 4, 7, 8, 14, 23, 56]))
-    size = tuple((o - 1) * s + (k - 1) * d + 1 - rng.choice([0, (k - 1) // 2 * 2]) for o in out)
-    size = tuple(max(n, 1) for n in size)
+    pad = rng.choice([0, (k - 1) // 2 * 2])
+    rows, columns = (max(1, (o - 1) * s + (k - 1) * d + 1 - pad) for o in out)
     groups = 1
     ci, co = rng.randint(1, 200), rng.randint(1, 200)
     if kind == "depthwise":
@@ -28,10 +29,10 @@ def draw_shape(rng: random.Random, kind: str = "", residual: bool = True) -> Lay
     elif kind == "grouped":
         groups = rng.choice([2, 4])
         ci, co = ci * groups, co * groups
-    name = "depthwise" if kind == "depthwise" else "dense"
+    name: Literal["dense", "depthwise"] = "depthwise" if kind == "depthwise" else "dense"
     with_residual = residual and rng.random() < 0.3
     return LayerShape(
-        name, ci, co, groups, (k, k), (s, s), (d, d), size, out, with_residual
+        name, ci, co, groups, (k, k), (s, s), (d, d), (rows, columns), out, with_residual
     )
 
 
@@ -69,7 +70,7 @@ def draw_chain(rng: random.Random) -> ChainShape:
     ci, mid, co = (rng.randint(1, n) for n in (60, 200, 60))
     k, s = rng.choice([3, 5]), rng.choice([1, 2])
     size = (rng.choice([4, 7, 8, 14, 28]), rng.choice([4, 7, 15, 28]))
-    out = tuple(-(-n // s) for n in size)
+    out = (-(-size[0] // s), -(-size[1] // s))
     one = (1, 1)
     parts = rng.choice([(True, True), (True, True), (True, False), (False, True)])
     residual = s == 1 and parts[1] and rng.random() < 0.5

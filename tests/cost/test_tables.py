@@ -4,28 +4,27 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.cost.conftest import draw_chain, draw_dense, draw_depthwise, draw_shape
 
 from codesign.cost.chain import ChainFormat, best_chain_tile
 from codesign.cost.chain_tables import ChainBits, chain_tables
 from codesign.cost.memory import Memory, Timing
 from codesign.cost.tables import (
     INFEASIBLE,
+    By,
     Cores,
     Grid,
     Machine,
     dense_table,
     depthwise_table,
-    pack,
     unpack,
 )
 from codesign.cost.timing import best_tile
-from codesign.errors import InfeasibleError, InputError
-from codesign.space.accelerator import Accelerator, Buffer, Engine
+from codesign.errors import InfeasibleError
+from codesign.space.accelerator import Accelerator
+from tests.cost.conftest import draw_chain, draw_dense, draw_depthwise, draw_shape
 
 RATES = ((1, 3), (625, 7462), (3, 2))
 GRID = Grid((512, 1024, 2048), (512, 2048, 8192), (256, 1024))
@@ -39,7 +38,7 @@ def memory_of(rng: random.Random) -> tuple[Memory, Machine, int]:
     return Memory(port // 8, rate, latency), Machine(rate, latency, timing), port
 
 
-def expected(found: tuple[int, int] | None, key: int, by: str) -> None:
+def expected(found: tuple[int, int] | None, key: int, by: By) -> None:
     if found is None:
         assert key == INFEASIBLE
     else:
@@ -52,10 +51,13 @@ def check_layer(seed: int) -> None:
     shape = draw_shape(rng)
     memory, machine, port = memory_of(rng)
     weight_bits, activation_bits = rng.choice([(8, 8), (4, 8), (4, 4), (2, 3)])
-    by = rng.choice(["cycles", "traffic"])
+    by: By = rng.choice(["cycles", "traffic"])
+    place: tuple[int, ...]
+    cores: Cores
     if shape.kind == "depthwise" and rng.random() < 0.7:
         engine = draw_depthwise(rng)
-        table = depthwise_table(shape, weight_bits, Cores.of([engine], [port]), DW_GRID, machine, by)
+        cores = Cores.of([engine], [port])
+        table = depthwise_table(shape, weight_bits, cores, DW_GRID, machine, by)
         place = (
             DW_GRID.weight.index(engine.weight.depth),
             DW_GRID.activation.index(engine.activation.depth),
@@ -63,7 +65,8 @@ def check_layer(seed: int) -> None:
     else:
         engine = draw_dense(rng)
         rates = engine.rates(weight_bits, activation_bits)
-        table = dense_table(shape, weight_bits, rates, Cores.of([engine], [port]), GRID, machine, by)
+        cores = Cores.of([engine], [port])
+        table = dense_table(shape, weight_bits, rates, cores, GRID, machine, by)
         place = (
             GRID.weight.index(engine.weight.depth),
             GRID.activation.index(engine.activation.depth),
@@ -95,7 +98,8 @@ def check_chain(seed: int) -> None:
     chain = draw_chain(rng)
     memory, machine, port = memory_of(rng)
     dense, depthwise = draw_dense(rng), draw_depthwise(rng)
-    pipelined, by = rng.random() < 0.5, rng.choice(["cycles", "traffic"])
+    pipelined = rng.random() < 0.5
+    by: By = rng.choice(["cycles", "traffic"])
     draw = [rng.choice([(8, 8), (4, 8), (4, 4)]) for _ in range(3)]
     formats = ChainFormat(
         draw[0] if chain.expand else None, draw[1], draw[2] if chain.project else None
