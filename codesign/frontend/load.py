@@ -43,7 +43,9 @@ def load_network(
         return _from_zoo(spec, batch, weights, seed)
     path = Path(spec)
     if path.suffix.lower() in _SUFFIXES:
-        return Network(_from_file(path, batch), _short(path.stem), spec)
+        graph = _from_file(path, batch)
+        _check_batch(graph, path, batch)
+        return Network(graph, _short(path.stem), spec)
     if re.fullmatch(r"[\w.]+:[\w.]+", spec):
         return _from_factory(spec, batch)
     raise InputError(f"network {spec!r} is not of a known kind; expected {_EXPECTED}")
@@ -97,6 +99,17 @@ def _from_file(path: Path, batch: int) -> Graph:
         f"network file {str(path)!r}: TFLite is not supported yet; convert it to ONNX "
         "(python -m tf2onnx.convert --tflite FILE.tflite --output FILE.onnx --opset 18)"
     )
+
+
+def _check_batch(graph: Graph, path: Path, batch: int) -> None:
+    """A batch other than 1 that the file does not allow is an error, not ignored."""
+    for name in graph.inputs:
+        shape = graph.type(name).shape
+        if batch != 1 and shape[:1] != (batch,):
+            raise InputError(
+                f"network file {str(path)!r}: input {name!r} has the fixed shape {list(shape)}, "
+                f"batch {batch} cannot be had; export with a dynamic batch"
+            )
 
 
 def _from_text(path: Path) -> Graph:

@@ -128,6 +128,17 @@ def test_text_file(tmp_path: Path) -> None:
     assert again.content_hash == network.content_hash
 
 
+def test_fixed_batch(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model([node("Relu", "x")], (2, 3)).SerializeToString())
+    assert load_network(str(path)).graph.type("x").shape == (2, 3)
+    assert load_network(str(path), batch=2).graph.type("x").shape == (2, 3)
+    assert message(str(path), batch=4) == (
+        f"network file {str(path)!r}: input 'x' has the fixed shape [2, 3], batch 4 cannot be "
+        "had; export with a dynamic batch"
+    )
+
+
 def test_damaged_files(tmp_path: Path) -> None:
     whole = model([node("Conv", "x w")], IMAGE, w=weights(6, 4, 3, 3)).SerializeToString()
     path = tmp_path / "net.onnx"
