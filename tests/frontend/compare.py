@@ -8,6 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -67,16 +68,10 @@ def to_onnx(module: nn.Module, inputs: Sequence[Tensor], opset: int = 18) -> onn
 
 def to_onnx_by_trace(module: nn.Module, inputs: Sequence[Tensor], opset: int) -> onnx.ModelProto:
     """The older exporter: other names, other patterns, operator sets from 13 on."""
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # not in the annotation of export, but taken
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(  # a file object is fine here, whatever the annotation says
-            module,
-            tuple(inputs),
-            file,
-            dynamo=False,
-            opset_version=opset,  # type: ignore[arg-type]
-        )
+        torch.onnx.export(module, tuple(inputs), file, dynamo=False, opset_version=opset)
     return onnx.load_model_from_string(file.getvalue())
 
 
