@@ -16,17 +16,22 @@ from torch import Tensor
 from codesign.quant.sensitivity.probe import Probe
 
 TOLERANCE = 1e-3
-"""Draws end when the running sum of all traces changes by less, relatively."""
+"""Draws end when the running sum of all traces changes by less, relatively, for a while."""
+_STEADY = 3
 
 
 def traces(
-    loss: Tensor, tensors: Sequence[Tensor], draws: int, generator: torch.Generator
+    loss: Tensor,
+    tensors: Sequence[Tensor],
+    draws: int,
+    generator: torch.Generator,
+    tolerance: float = TOLERANCE,
 ) -> list[float]:
     """Trace of the Hessian of ``loss`` with respect to each tensor, at most ``draws`` draws."""
     used = [t for t in tensors if t.requires_grad]
     grads = torch.autograd.grad(loss, used, create_graph=True, allow_unused=True)
     totals = [0.0] * len(tensors)
-    last = 0.0
+    last, steady = 0.0, 0
     for draw in range(1, draws + 1):
         signs = [
             torch.randint(0, 2, t.shape, generator=generator).to(t.dtype) * 2 - 1 for t in used
@@ -42,7 +47,8 @@ def traces(
             place = next(i for i, t in enumerate(tensors) if t is tensor)
             totals[place] += value
         mean = sum(abs(t) for t in totals) / draw
-        if draw > 4 and abs(mean - last) < TOLERANCE * mean:
+        steady = steady + 1 if abs(mean - last) < tolerance * mean else 0
+        if steady == _STEADY:
             break
         last = mean
     return [t / draw for t in totals]
@@ -55,11 +61,13 @@ def mean_curvatures(
     draws: int,
     seed: int,
     progress: Callable[[], None] | None = None,
+    tolerance: float = TOLERANCE,
 ) -> dict[str, dict[str, float]]:
     """Tr(H)/n of each layer's weights and of each root's activations, of the mean loss, as
     ``{"weights": {layer: …}, "activations": {root: …}}``.
 
-    The labels are those given, or the float network's own answers. Activations of all samples
+    Without labels the loss is the cross entropy to the float network's own probabilities: its
+    minimum is where the network is, so that its Hessian has no negative trace. Activations of all samples
     count as one tensor, so that Tr(H)/n · ‖Δ‖² is right for both.
     """
     graph = probe.graph
@@ -73,10 +81,13 @@ def mean_curvatures(
             {k: v.clone().requires_grad_() for k, v in inputs.items()},
             edits={root: _catcher(caught, root) for root in roots},
         )
-        wanted = outputs.argmax(1) if labels is None else labels
+        wanted = F.softmax(outputs.detach(), 1) if labels is None else labels
         loss = F.cross_entropy(outputs, wanted)
         tensors = [*weights.values(), *(caught[root] for root in roots)]
-        found = [v / t.numel() for v, t in zip(traces(loss, tensors, draws, generator), tensors)]
+        found = [
+            v / t.numel()
+            for v, t in zip(traces(loss, tensors, draws, generator, tolerance), tensors)
+        ]
         share = size / probe.samples
         for layer, value in zip(layers, found):
             sums["weights"][layer] += value * share
