@@ -237,7 +237,7 @@ def test_older_operator_sets(opset: int) -> None:
 
 
 def _generated(seed: int) -> None:
-    module, inputs = random_network(seed, quantizable_only=seed % 2 == 0, ceil_pools=False)
+    module, inputs = random_network(seed, quantizable_only=seed % 2 == 0, undisputed=True)
     graph = check_onnx(to_onnx(module, inputs), inputs[0].numpy())
     check(graph, [inputs[0].numpy()], outputs(module, inputs))
 

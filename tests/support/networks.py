@@ -171,10 +171,10 @@ class _State:
 class _Maker:
     """Draws blocks; holds the size of the image at the point where it builds."""
 
-    def __init__(self, rng: random.Random, integer: bool, ceil: bool) -> None:
+    def __init__(self, rng: random.Random, integer: bool, undisputed: bool) -> None:
         self.rng = rng
         self.integer = integer
-        self.ceil = ceil
+        self.undisputed = undisputed
         self.activations = INTEGER_ACTIVATIONS if integer else FLOAT_ACTIVATIONS
         self.s = _State(rng.randint(1, 4), rng.randint(6, 15), rng.randint(6, 15))
 
@@ -288,7 +288,7 @@ class _Maker:
         if min(s.height, s.width) < k:
             return self.conv()
         stride, pad, ceil = rng.randint(1, 3), rng.randint(0, k // 2), rng.random() < 0.4
-        ceil = ceil and self.ceil
+        ceil = ceil and not self.undisputed
         module: nn.Module
         if rng.random() < 0.5:
             module = nn.MaxPool2d(k, stride, pad, ceil_mode=ceil)
@@ -328,6 +328,8 @@ class _Maker:
             if rng.random() < 0.5:
                 return self._measured(nn.Upsample(scale_factor=2))
             size = (self.s.height + rng.randint(0, 4), self.s.width + rng.randint(0, 4))
+            if self.undisputed:
+                size = (2 * self.s.height, 3 * self.s.width)
             return self._measured(nn.Upsample(size=size))
         corners = rng.random() < 0.5
         return self._measured(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=corners))
@@ -370,17 +372,18 @@ def random_network(
     quantizable_only: bool = False,
     blocks: int = 0,
     batch: int = 1,
-    ceil_pools: bool = True,
+    undisputed: bool = False,
 ) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A small network in eval mode and one example input [batch, C, H, W], both by ``seed``.
 
     ``quantizable_only`` leaves out what stays float in an integer network (attention, layer norm,
     softmax, bilinear resize, pads other than zero, scalar arithmetic). ``blocks``: how many
-    blocks (0: two to five, drawn). ``ceil_pools``: whether pools may round their size up (torch and
-    onnxruntime disagree about it). Batch norms hold statistics near those of their real inputs.
+    blocks (0: two to five, drawn). ``undisputed`` leaves out what torch
+    and onnxruntime disagree about (ceil-mode pools, nearest resize by fractions).
+    Batch norms hold statistics near those of their real inputs.
     """
     rng = random.Random(seed)
-    maker = _Maker(rng, quantizable_only, ceil_pools)
+    maker = _Maker(rng, quantizable_only, undisputed)
     inputs = (maker.s.channels, maker.s.height, maker.s.width)
     makers: list[Callable[[], nn.Module]] = [
         maker.conv, maker.conv, maker.conv, maker.residual, maker.residual, maker.branches,
