@@ -69,8 +69,9 @@ class Product:
 
     @property
     def depthwise(self) -> bool:
-        """Whether each group has one channel in and one out."""
-        return self.groups > 1 and self.depth == self.channels == 1
+        """Whether each channel of an image is convolved on its own."""
+        alone = self.groups > 1 and self.depth == self.channels == 1
+        return alone and not self.groups_first
 
     @property
     def macs(self) -> int:

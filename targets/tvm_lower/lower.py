@@ -130,8 +130,9 @@ class _Lowering:
                 return read(direct.index(position))
 
             out = te.compute(direct.shape, stage, name="out")
-            perm = NHWC if head.op.name in _IMAGES or len(direct.shape) == 4 else identity(
-                tail.type.rank)
+            perm = NHWC if anchor.kind == "window" or head.op.name in _IMAGES else identity(
+                tail.type.rank
+            )
             return _Written(out, anchor, perm)
         if anchor is not None:
             inner[head.name] = anchor.read

@@ -76,7 +76,8 @@ def test_linear(x: str, outputs: int) -> None:
 @pytest.mark.parametrize(
     ("a", "b"),
     [("s8[3,5]", "s8[5,7]"), ("u8[2,4,9,16]", "s8[2,4,16,24]"), ("s8[2,3,6,8]", "u8[8,16]"),
-     ("s8[4,1,3,2]", "s8[5,2,9]")],
+     ("s8[4,1,3,2]", "s8[5,2,9]"), ("u8[2,4,1,1]", "u8[2,4,1,1]"), ("s8[8,1,1]", "u8[8,1,1]"),
+     ("s8[1,1]", "u8[1,1]"), ("s8[5,3,1]", "s8[5,1,2]")],
 )  # fmt: skip
 def test_matmul(a: str, b: str) -> None:
     assert_exact(single(ops.MatMul(), kind(a), kind(b)))
