@@ -171,9 +171,10 @@ class _State:
 class _Maker:
     """Draws blocks; holds the size of the image at the point where it builds."""
 
-    def __init__(self, rng: random.Random, integer: bool, undisputed: bool) -> None:
+    def __init__(self, rng: random.Random, integer: bool, ceil: bool, undisputed: bool) -> None:
         self.rng = rng
         self.integer = integer
+        self.ceil = ceil and not undisputed
         self.undisputed = undisputed
         self.activations = INTEGER_ACTIVATIONS if integer else FLOAT_ACTIVATIONS
         self.s = _State(rng.randint(1, 4), rng.randint(6, 15), rng.randint(6, 15))
@@ -288,7 +289,7 @@ class _Maker:
         if min(s.height, s.width) < k:
             return self.conv()
         stride, pad, ceil = rng.randint(1, 3), rng.randint(0, k // 2), rng.random() < 0.4
-        ceil = ceil and not self.undisputed
+        ceil = ceil and self.ceil
         module: nn.Module
         if rng.random() < 0.5:
             module = nn.MaxPool2d(k, stride, pad, ceil_mode=ceil)
@@ -372,18 +373,19 @@ def random_network(
     quantizable_only: bool = False,
     blocks: int = 0,
     batch: int = 1,
+    ceil_pools: bool = True,
     undisputed: bool = False,
 ) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A small network in eval mode and one example input [batch, C, H, W], both by ``seed``.
 
     ``quantizable_only`` leaves out what stays float in an integer network (attention, layer norm,
     softmax, bilinear resize, pads other than zero, scalar arithmetic). ``blocks``: how many
-    blocks (0: two to five, drawn). ``undisputed`` leaves out what torch
-    and onnxruntime disagree about (ceil-mode pools, nearest resize by fractions).
+    blocks (0: two to five, drawn). ``ceil_pools``: whether pools may
+    round their size up. ``undisputed`` leaves out what torch and onnxruntime disagree about (those pools, nearest resize by fractions).
     Batch norms hold statistics near those of their real inputs.
     """
     rng = random.Random(seed)
-    maker = _Maker(rng, quantizable_only, undisputed)
+    maker = _Maker(rng, quantizable_only, ceil_pools, undisputed)
     inputs = (maker.s.channels, maker.s.height, maker.s.width)
     makers: list[Callable[[], nn.Module]] = [
         maker.conv, maker.conv, maker.conv, maker.residual, maker.residual, maker.branches,
