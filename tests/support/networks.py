@@ -380,8 +380,9 @@ def random_network(
 
     ``quantizable_only`` leaves out what stays float in an integer network (attention, layer norm,
     softmax, bilinear resize, pads other than zero, scalar arithmetic). ``blocks``: how many
-    blocks (0: two to five, drawn). ``ceil_pools``: whether pools may
-    round their size up. ``undisputed`` leaves out what torch and onnxruntime disagree about (those pools, nearest resize by fractions).
+    blocks (0: two to five, drawn). ``ceil_pools``: whether pools may round their size up.
+    ``undisputed`` leaves out what torch and onnxruntime disagree about (those pools, nearest
+    resize by fractions).
     Batch norms hold statistics near those of their real inputs.
     """
     rng = random.Random(seed)
