@@ -67,8 +67,8 @@ def mean_curvatures(
     ``{"weights": {layer: …}, "activations": {root: …}}``.
 
     Without labels the loss is the cross entropy to the float network's own probabilities: its
-    minimum is where the network is, so that its Hessian has no negative trace. Activations of all samples
-    count as one tensor, so that Tr(H)/n · ‖Δ‖² is right for both.
+    minimum is where the network is, so that its Hessian has no negative trace. Activations of
+    all samples count as one tensor, so that Tr(H)/n · ‖Δ‖² is right for both.
     """
     graph = probe.graph
     weights = {layer: probe.module.weights[graph.nodes[layer].inputs[1]] for layer in layers}
