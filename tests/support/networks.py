@@ -174,7 +174,7 @@ class _Maker:
     def __init__(self, rng: random.Random, integer: bool, ceil: bool, undisputed: bool) -> None:
         self.rng = rng
         self.integer = integer
-        self.ceil = ceil and not undisputed
+        self.ceil = ceil
         self.undisputed = undisputed
         self.activations = INTEGER_ACTIVATIONS if integer else FLOAT_ACTIVATIONS
         self.s = _State(rng.randint(1, 4), rng.randint(6, 15), rng.randint(6, 15))
@@ -381,8 +381,8 @@ def random_network(
     ``quantizable_only`` leaves out what stays float in an integer network (attention, layer norm,
     softmax, bilinear resize, pads other than zero, scalar arithmetic). ``blocks``: how many
     blocks (0: two to five, drawn). ``ceil_pools``: whether pools may round their size up.
-    ``undisputed`` leaves out what torch and onnxruntime disagree about (those pools, nearest
-    resize by fractions).
+    ``undisputed`` leaves out what torch and onnxruntime disagree about (nearest resize by
+    fractions).
     Batch norms hold statistics near those of their real inputs.
     """
     rng = random.Random(seed)
