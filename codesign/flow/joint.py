@@ -52,9 +52,11 @@ Number: TypeAlias = int | float | Decimal
 
 JOINT = ("latency", "energy", "traffic")
 """Metrics that depend on the accelerator."""
+MOVED = ("energy", "traffic")
+"""Those of them that follow the bytes moved."""
 CHOICE: tuple[str, ...] = ("loss", "size")
 """Metrics of the formats alone."""
-OBJECTIVES = ("latency", "throughput", "energy", "traffic", "loss", "size")
+OBJECTIVES = ("latency", "throughput", "energy", "traffic", "loss", "size", *RESOURCES)
 LIMITS = {
     "latency_ms": "latency",
     "energy_uj": "energy",
@@ -65,6 +67,8 @@ LIMITS = {
 """Keys of limits to their metrics; resources (dsp, lut, ff, ramb18) may be limited besides."""
 _BATCHES = (16, 64, 256, 1024)
 """Pairs of cores whose accelerators' tables are filled at once, first batch first."""
+_CELLS = 12_000_000
+"""Accelerators times options of one batch, at most (unless one pair has more)."""
 _MULTIPLIERS = 8
 """Sets of multipliers kept for bounds."""
 
@@ -217,10 +221,11 @@ class _Search:
         start = time.perf_counter()
         problem = self.problem
         bounds = Bounds(self.space, problem.timing, self.tables.by, problem.pipelined)
-        metrics = self._metrics(self.tables.price(bounds))
+        metrics = self._metrics(self.tables.price(bounds), self._least_use(bounds))
         lower, open_pairs = self._lower(metrics, np.arange(len(bounds)))
         lower[~open_pairs] = np.inf
         members = _members(bounds.pair, len(bounds))
+        room = _CELLS // int(self.offsets[-1])
         batch = 0
         bound_left = np.inf
         while True:
@@ -234,6 +239,8 @@ class _Search:
                 break
             size = _BATCHES[min(batch, len(_BATCHES) - 1)]
             chosen = waiting[np.argsort(lower[waiting], kind="stable")[:size]]
+            held = np.cumsum([len(members[p]) for p in chosen])
+            chosen = chosen[: max(1, int((held <= room).sum()))]
             before = len(self.multipliers)
             least = float(lower[chosen].min())
             lower[chosen] = np.inf
@@ -250,13 +257,25 @@ class _Search:
 
     # ---- bounds ----
 
-    def _metrics(self, priced: Priced) -> dict[str, Array]:
+    def _least_use(self, bounds: Bounds) -> dict[str, Array]:
+        """The least use of each resource among a pair's accelerators."""
+        found = {}
+        for name, column in self.space.use.items():
+            least = np.full(len(bounds), np.iinfo(np.int64).max)
+            np.minimum.at(least, bounds.pair, column)
+            found[name] = least
+        return found
+
+    def _metrics(self, priced: Priced, use: Mapping[str, Array]) -> dict[str, Array]:
         """Metric to (rows, options + 1) or (options + 1,)."""
         found: dict[str, Any] = dict(self.fixed)
         for name in (self.problem.objective, *self.problem.limits):
             if name in JOINT and name not in found:
                 table, other = self.tables.joint_metric(name, priced)
                 found[name] = np.concatenate([table, other[:, None]], axis=1)
+            elif name in RESOURCES:
+                found[name] = np.zeros((len(priced.cycles), int(self.offsets[-1])), np.int64)
+                found[name][:, -1] = use[name]
         runs = np.concatenate(
             [priced.cycles < NEVER, np.ones((len(priced.cycles), 1), dtype=np.bool_)], axis=1
         )
@@ -299,7 +318,7 @@ class _Search:
         problem = self.problem
         part = self.space.take(places)
         filler = Filler(part, problem.timing, self.tables.by, problem.pipelined, problem.cache)
-        metrics = self._metrics(self.tables.price(filler))
+        metrics = self._metrics(self.tables.price(filler), part.use)
         self.seconds_tables += time.perf_counter() - start
         self.tabled += len(places)
         lower, alive = self._lower(metrics, places)
@@ -448,6 +467,7 @@ class _Search:
                 loss += int(tables.loss[place, position[fmt]])
         totals = {"latency": cycles, "traffic": traffic, "energy": energy, "size": size}
         totals["loss"] = loss or 0
+        totals |= {name: int(self.space.use[name][best.place]) for name in RESOURCES}
         if totals[problem.objective] != best.value:
             raise AssertionError(
                 f"tables say {problem.objective} {best.value}, the reference {totals}"
@@ -510,7 +530,8 @@ def joint_problem(
         workload, list(bits), {name: b[1] for name, b in bits.items()}, fused=fusion, ties=ties,
         forbid=forbid, only=only,
     )  # fmt: skip
-    digits = {"latency": 0, "energy": 3, "traffic": 0, "loss": loss_digits, "size": 0}
+    digits = dict.fromkeys((*JOINT, *CHOICE, *RESOURCES), 0)
+    digits |= {"energy": 3, "loss": loss_digits}
     bounds: dict[str, int] = {}
     for key, metric in LIMITS.items():
         if key in given:
@@ -520,10 +541,12 @@ def joint_problem(
         found = space
     else:
         budget = {name: int(given[name]) for name in RESOURCES if name in given}
-        found = generate(device, space, budget)
+        # what is larger is never slower and never moves more, but may trade one for the other
+        safe = minimised not in RESOURCES and not ("latency" in used and used & set(MOVED))
+        found = generate(device, space, budget, drop_dominated=safe)
     tables = OptionTables(
         workload, bits, units, table, fusion,
-        "traffic" if used & {"energy", "traffic"} and "latency" not in used else "cycles",
+        "traffic" if used & set(MOVED) and "latency" not in used else "cycles",
         energy, dict(measured or {}),
     )  # fmt: skip
     if loss_budget is not None:
