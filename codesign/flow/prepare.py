@@ -23,6 +23,7 @@ from codesign.passes import prepare as prepare_pipeline
 from codesign.quant import Calibration, LayerFormat, calibrate, load_calibration, load_eval
 from codesign.quant.data import batches, check_batch
 from codesign.quant.formats import parse_formats
+from codesign.solvers import registry as SOLVERS
 from codesign.targets import TARGETS
 from codesign.targets.base import Target
 
@@ -83,6 +84,8 @@ class Prepared:
 def prepare(options: DesignOptions, progress: Progress) -> Prepared:
     """Load and check network, data and target; run the standard passes."""
     target = load_target(options.target)
+    if options.solver != "auto":
+        SOLVERS.load(options.solver).require()  # now, not after minutes of measuring
     formats = parse_formats(",".join(options.formats))
     with progress.task(f"Loading {options.network}"):
         network = load_network(

@@ -30,7 +30,7 @@ class Toy:
     def measure(self, choices: Mapping[str, str]) -> float:
         k = int(choices["layer"])
         self.measured.append(k)
-        return 90.0 - self.slope * float(k) ** 1.5
+        return float(90.0 - self.slope * k**1.5)
 
 
 def best(toy: Toy, least: float, rounds: int = 12) -> int:
