@@ -4,7 +4,7 @@
 #   PYTHON=…             the Python 3.11 to build .venv from (default: python3.11 on PATH)
 #   PIP_EXTRA_INDEX_URL  pip's own setting, respected here; point it at PyTorch's CPU wheel index
 #                        to get the small CPU build of torch instead of the CUDA one
-#   CODESIGN_APT=1       let make install missing Debian packages itself (needs root)
+#   CODESIGN_APT=0       name missing Debian packages instead of installing them as root
 #   PYTEST_ARGS, BENCH   passed on by `make test`, `make soak` and `make bench`
 
 SHELL := /bin/bash
@@ -39,7 +39,7 @@ system:
 	fi
 	command -v g++ >/dev/null || packages+=(g++)
 	if (( $${#packages[@]} == 0 )); then exit 0; fi
-	if [[ "$${CODESIGN_APT:-0}" == 1 && $$(id -u) == 0 ]]; then
+	if [[ "$${CODESIGN_APT:-1}" == 1 && $$(id -u) == 0 ]]; then
 	  echo "installing Debian packages: $${packages[*]}"
 	  apt-get update -qq
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \

@@ -89,13 +89,16 @@ CASES = [
          "network 'resnet' is not of a known kind; expected FILE.onnx, FILE.pt2, FILE.ir, "
          "zoo:NAME or package.module:factory"),
     Case("unknown zoo network", "inspect zoo:resnet19", 2, "did you mean 'resnet1"),
-    Case("truncated ONNX", "inspect {tmp}/cut.onnx", 2, "network file '{tmp}/cut.onnx' is damaged or no ONNX file: it cannot be parsed; copy or "
+    Case("truncated ONNX", "inspect {tmp}/cut.onnx", 2,
+         "network file '{tmp}/cut.onnx' is damaged or no ONNX file: it cannot be parsed; copy or "
          "export it again\n", truncated),
-    Case("unknown operators", "inspect {tmp}/odd.onnx", 2, "network 'odd': 2 operators are not supported:\n"
+    Case("unknown operators", "inspect {tmp}/odd.onnx", 2,
+         "network 'odd': 2 operators are not supported:\n"
          "  Det at 'first': the IR has no such operator; rewrite it with others\n"
          "  NonZero at 'second': the IR has no such operator; rewrite it with others\n",
          unknown_operators),
-    Case("NaN weights", "inspect {tmp}/nan.onnx", 2, "network 'nan': tensor 'w' of layer 'conv' holds NaN or infinite values (1 of 108); "
+    Case("NaN weights", "inspect {tmp}/nan.onnx", 2,
+         "network 'nan': tensor 'w' of layer 'conv' holds NaN or infinite values (1 of 108); "
          "retrain or repair the weights\n", nan_weights),
     Case("zero-size dimension", "inspect {tmp}/empty.onnx", 2,
          "network 'empty': input 'x' has an empty dimension: [1, 3, 0, 8]\n", zero_size),
