@@ -157,7 +157,8 @@ def _show(report: dict[str, Any], names: list[str]) -> None:
             ratio = row[name].get("times_faster_than_highs")
             note = f" ({ratio:.1f}x)" if ratio is not None and name != "highs" else ""
             cells.append(f"{row[name]['median_ms']:.2f}{note}")
-        print(f"{label:14}" + "".join(f"{c:>20}" for c in cells) + f"   {row[names[0]]['objective']}")
+        line = "".join(f"{cell:>20}" for cell in cells)
+        print(f"{label:14}{line}   {row[names[0]]['objective']}")
     for name, why in report["skipped"].items():
         print(f"{name} skipped: {why}")
     print("all proven optimal, all agree" if report["all_optimal_and_agree"] else "DISAGREE")

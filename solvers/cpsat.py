@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from codesign.errors import SolverError
 from codesign.solvers.base import Deadline, Feature
-from codesign.solvers.limbs import split
-from codesign.solvers.model import Linear, Model
+from codesign.solvers.limbs import SAFE, fits, split
+from codesign.solvers.model import Constraint, Linear, Model
 from codesign.solvers.model_solver import ModelAnswer, ModelSolver
 from codesign.solvers.solution import Status
 
@@ -28,9 +29,20 @@ class CpSat(ModelSolver):
     )
     modules = ("ortools",)
 
-    def solve_model(self, model: Model, deadline: Deadline) -> ModelAnswer:
+    def solve_model(
+        self, model: Model, deadline: Deadline, cutoff: int | None = None
+    ) -> ModelAnswer:
+        """Minimise; with a ``cutoff``, INFEASIBLE when nothing of that cost or less exists.
+
+        The cutoff goes into the domain of the objective, where CP-SAT uses it as if it had found
+        such an answer (three times faster than a row, docs/solvers.md).
+        """
         from ortools.sat.python import cp_model
 
+        if cutoff is not None and not fits(model.objective, model.variables, cutoff):
+            row = Constraint("cutoff", model.objective, None, cutoff)
+            model = replace(model, constraints=(*model.constraints, row))
+            cutoff = None
         parts = split(model)
         native = cp_model.CpModel()
         variables = [
@@ -52,6 +64,8 @@ class CpSat(ModelSolver):
         reached = 0
         for level, weight in zip(parts.levels, parts.weights):
             native.minimize(expression(level))
+            if cutoff is not None:
+                native.proto.objective.domain.extend([-SAFE, cutoff - level.constant])
             solver = cp_model.CpSolver()
             parameters = solver.parameters
             parameters.random_seed = 1

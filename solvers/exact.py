@@ -30,6 +30,7 @@ from codesign.solvers.subproblem import (
     one_knapsack,
     trivial_bound,
     without_alike,
+    without_slack_rows,
 )
 
 _POOL = 24
@@ -55,7 +56,7 @@ class Exact(Solver):
                 architectures_pruned=reduced.pruned,
                 solver=self.name,
             )
-        reduced, alike = without_alike(reduced)
+        reduced, alike = without_alike(without_slack_rows(reduced))
         search = _Search(reduced, deadline)
         search.run()
         bound = search.bound()
@@ -244,7 +245,7 @@ class _Search:
         if found.proven or self.deadline.passed or importlib.util.find_spec("ortools") is None:
             return found
         limit = cutoff if found.cost is None else found.cost - 1
-        answer = CpSat().solve_model(knapsack_model(knapsack, limit), self.deadline)
+        answer = CpSat().solve_model(knapsack_model(knapsack), self.deadline, limit)
         if answer.status is Status.INFEASIBLE:
             bound = found.bound if found.cost is None else found.cost
             return Outcome(found.columns, found.cost, bound, True)

@@ -25,8 +25,10 @@ from codesign.solvers.reduce import Index
 
 WIDTHS = (64, 2_048, 32_768, 131_072)
 """States kept by the passes, one after the other, with at most one limit …"""
-WIDTHS_MANY = (64, 1_024)
-"""… and with several, where few states dominate each other and CP-SAT soon is faster."""
+WIDTHS_TWO = (64, 1_024)
+"""… with two, and …"""
+WIDTHS_MANY = (64, 256)
+"""… with more, where few states dominate each other and CP-SAT is faster (docs/solvers.md)."""
 _CELLS = 4_000_000
 """States times options of one group laid out at once."""
 _PAIRS = 400_000
@@ -84,7 +86,7 @@ def solve_knapsack(
     bound = low
     search = _Search(knapsack, relaxation, u)
     bound = max(bound, search.floor)
-    for width in WIDTHS if len(knapsack.weights) <= 1 else WIDTHS_MANY:
+    for width in (WIDTHS, WIDTHS, WIDTHS_TWO, WIDTHS_MANY)[min(3, len(knapsack.weights))]:
         if bound > limit:
             break
         found = search.run(limit, width, deadline)

@@ -35,7 +35,7 @@ def split(model: Model) -> Split:
     """The same program with every row and level below ``SAFE``."""
     work = _Work(list(model.variables))
     for row in model.constraints:
-        if work.fits(row.expression, row.lower, row.upper):
+        if fits(row.expression, work.variables, row.lower, row.upper):
             work.rows.append(row)
             continue
         if row.upper is not None:
@@ -47,17 +47,19 @@ def split(model: Model) -> Split:
     return Split(small, levels, weights)
 
 
+def fits(expression: Linear, variables: Sequence[Variable], *bounds: int | None) -> bool:
+    """Whether the sum of all magnitudes, bounds included, stays below ``SAFE``."""
+    size = abs(expression.constant) + sum(abs(b) for b in bounds if b is not None)
+    for column, coefficient in zip(expression.columns, expression.coefficients):
+        variable = variables[column]
+        size += abs(coefficient) * max(abs(variable.lower), abs(variable.upper))
+    return size < SAFE
+
+
 @dataclass
 class _Work:
     variables: list[Variable]
     rows: list[Constraint] = field(default_factory=list)
-
-    def fits(self, expression: Linear, *bounds: int | None) -> bool:
-        size = abs(expression.constant) + sum(abs(b) for b in bounds if b is not None)
-        for column, coefficient in zip(expression.columns, expression.coefficients):
-            variable = self.variables[column]
-            size += abs(coefficient) * max(abs(variable.lower), abs(variable.upper))
-        return size < SAFE
 
     def _halves(self, expression: Linear) -> tuple[Linear, Linear, int]:
         """hi, lo (without constants) and a bound on lo·x."""
@@ -74,7 +76,7 @@ class _Work:
     def at_most(self, name: str, expression: Linear, upper: int) -> None:
         upper -= expression.constant
         expression = Linear(expression.columns, expression.coefficients)
-        if self.fits(expression, upper):
+        if fits(expression, self.variables, upper):
             self.rows.append(Constraint(name, expression, None, upper))
             return
         high, low, most = self._halves(expression)
@@ -84,7 +86,7 @@ class _Work:
         self.at_most(f"{name}.high", _plus(high, carry, 1), top)
 
     def levels(self, expression: Linear) -> tuple[tuple[Linear, ...], tuple[int, ...]]:
-        if self.fits(expression):
+        if fits(expression, self.variables):
             return (expression,), (1,)
         constant_high, constant_low = divmod(expression.constant, BASE)
         high, low, most = self._halves(expression)

@@ -42,6 +42,17 @@ def least_sums(table: IntArray, starts: Index, mask: BoolArray | None) -> IntArr
     return total
 
 
+def without_slack_rows(reduced: Reduced) -> Reduced:
+    """Only the limits that some choice breaks."""
+    starts = reduced.offsets[:-1]
+    rows = tuple(
+        row
+        for row in reduced.rows
+        if (least_sums(-row.weights, starts, reduced.mask) < -row.bound).any()
+    )
+    return replace(reduced, rows=rows)
+
+
 def trivial_bound(reduced: Reduced) -> int:
     """The least sum of the groups' least costs over all architectures, exactly."""
     sums = least_sums(reduced.cost, reduced.offsets[:-1], reduced.mask)
@@ -76,8 +87,8 @@ def one_knapsack(reduced: Reduced, arch: int) -> tuple[Knapsack, Index]:
     return Knapsack(offsets, cost, tuple(weights), tuple(bounds), clauses), columns
 
 
-def knapsack_model(knapsack: Knapsack, limit: int | None) -> Model:
-    """The knapsack as an integer model with cost at most ``limit``."""
+def knapsack_model(knapsack: Knapsack) -> Model:
+    """The knapsack as an integer model; its first variables are the columns."""
     count = int(knapsack.offsets[-1])
     everything = range(count)
     rows = []
@@ -91,7 +102,5 @@ def knapsack_model(knapsack: Knapsack, limit: int | None) -> Model:
         terms = [(j, 1) for j in clause]
         rows.append(Constraint(f"forbid[{place}]", linear(terms), None, len(clause) - 1))
     cost = linear((j, int(knapsack.cost[j])) for j in everything)
-    if limit is not None:
-        rows.append(Constraint("cutoff", cost, None, limit))
     variables = tuple(Variable(f"x[{j}]") for j in everything)
     return Model("knapsack", variables, tuple(rows), cost)

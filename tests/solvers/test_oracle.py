@@ -86,6 +86,13 @@ def test_cbc_is_right_where_its_preprocessing_is_wrong(generate: Callable[..., P
     compare(generate(1843), available(("cbc",)), "seed 1843")
 
 
+@pytest.mark.parametrize("seed", [109, 306])
+def test_cbc_is_tried_again_where_it_crashes_without_preprocessing(
+    generate: Callable[..., Problem], seed: int
+) -> None:
+    compare(generate(seed), available(("cbc",)), f"seed {seed}")
+
+
 def test_proof_says_what_arithmetic_it_rests_on(generate: Callable[..., Problem]) -> None:
     problem = generate(1, 1000)
     assert solve(problem, "exact", explain=False).proof is Proof.INTEGER
