@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
-from tests.cost.conftest import draw_chain, draw_shape
 
 from codesign.cost.chain import ChainFormat
 from codesign.cost.energy import EnergyModel
@@ -19,6 +18,7 @@ from codesign.cost.tables import INFEASIBLE, By, unpack
 from codesign.space.device import load_device
 from codesign.space.generate import DenseKind, Space, SpaceOptions, generate
 from codesign.space.workload import Chain, Layer, VectorOp, Workload
+from tests.cost.conftest import draw_chain, draw_shape
 
 FORMATS = {"w8a8": (8, 8), "w8a4": (8, 4), "w4a8": (4, 8), "w4a4": (4, 4)}
 
@@ -77,9 +77,8 @@ def draw_question(seed: int) -> Question:
     if rng.random() < 0.2 and len(names) > 1:
         arguments["ties"] = [rng.sample(names, 2)]
     if rng.random() < 0.3:
-        arguments["forbid"] = [
-            [(n, rng.choice(formats)) for n in rng.sample(names, rng.randint(1, min(2, len(names))))]
-        ]
+        some = rng.sample(names, rng.randint(1, min(2, len(names))))
+        arguments["forbid"] = [[(name, rng.choice(formats)) for name in some]]
     kinds = rng.sample([DenseKind(), DenseKind(4, 8), DenseKind(4, 4, lut=True)], 2)
     options = SpaceOptions(
         inputs=(8, 16),
@@ -127,11 +126,10 @@ def oracle(question: Question, board: str, by: By) -> int | None:
         for i in left:
             c, t = unpack(rows[i, pick[i]], by)
             cycles, traffic, runs = cycles + c, traffic + t, runs & (rows[i, pick[i]] < INFEASIBLE)
-        macs = sum(
-            layer.shape.macs * energy.mac(*FORMATS[f]) for layer, f in zip(workload.layers, pick)
-        )
-        size = sum(layer.shape.weight_bytes(FORMATS[f][0]) for layer, f in zip(workload.layers, pick))
-        loss = sum(args["loss"][layer.name][f] for layer, f in zip(workload.layers, pick))
+        both = list(zip(workload.layers, pick))
+        macs = sum(layer.shape.macs * energy.mac(*FORMATS[f]) for layer, f in both)
+        size = sum(layer.shape.weight_bytes(FORMATS[f][0]) for layer, f in both)
+        loss = sum(args["loss"][layer.name][f] for layer, f in both)
         values = {
             "latency": cycles,
             "traffic": traffic,

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from tests.space.conftest import draw_question, oracle
 
-from codesign.errors import InfeasibleError
+from codesign.errors import InfeasibleError, InputError
 from codesign.flow.joint import joint_problem
 from codesign.solvers.decimals import to_decimal
 from codesign.solvers.solution import Status
+from codesign.space.workload import Chain, Workload
+from tests.space.conftest import draw_question, oracle
 
 BOARDS = ("ultra96", "pynq-z2", "ulx3s-85f")
 
@@ -51,3 +53,113 @@ def test_exhaustive_search_agrees(block: int) -> None:
 def test_exhaustive_search_agrees_soak(block: int) -> None:
     for seed in range(10_000 + 10 * block, 10_000 + 10 * block + 10):
         check(seed)
+
+
+def solve(seed: int, **changes: Any) -> Any:
+    question = draw_question(seed)
+    arguments = {**question.arguments, **changes}
+    return joint_problem(
+        question.workload, "pynq-z2", space=question.options, **arguments
+    ).solve()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_relaxing_never_worsens(seed: int) -> None:
+    base = {"objective": "latency", "ties": (), "forbid": ()}
+    values = []
+    for share in (1, Decimal("0.6"), Decimal("0.3"), 0):
+        found = solve(seed, limits={}, loss_budget=share, **base).certificate
+        assert found.status in (Status.OPTIMAL, Status.INFEASIBLE)
+        values.append(found.objective if found.objective is not None else Decimal("inf"))
+    assert values == sorted(values)
+    apart, fused = (
+        solve(seed, limits={}, loss_budget=1, **base, fusion=f).certificate.objective
+        for f in (False, True)
+    )
+    assert fused <= apart
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scaling_losses_and_permuting_layers_changes_nothing(seed: int) -> None:
+    question = draw_question(seed)
+    loss = question.arguments["loss"]
+    base = {"objective": "latency", "limits": {}, "loss_budget": Decimal("0.4")}
+    one = solve(seed, **base)
+    larger = {n: {f: v * 1000 for f, v in row.items()} for n, row in loss.items()}
+    scaled = solve(seed, **{**base, "loss": larger})
+    assert scaled.certificate.objective == one.certificate.objective
+    work = question.workload
+    order = list(range(len(work.layers)))[::-1]
+    place = {old: new for new, old in enumerate(order)}
+
+    def move(at: int | None) -> int | None:
+        return None if at is None else place[at]
+
+    turned = Workload(
+        work.name,
+        tuple(work.layers[i] for i in order),
+        tuple(
+            Chain(move(c.expand), place[c.depthwise], move(c.project), c.local_residual)
+            for c in work.chains
+        ),
+        work.vector_ops,
+    )
+    arguments = {**question.arguments, **base}
+    other = joint_problem(turned, "pynq-z2", space=question.options, **arguments).solve()
+    assert other.certificate.objective == one.certificate.objective
+
+
+def test_measured_cycles_replace_the_model() -> None:
+    question = draw_question(0)
+    name = question.workload.layers[-1].name
+    base = {"objective": "latency", "limits": {}, "ties": (), "forbid": ()}
+    formats = question.arguments["formats"].split(",")
+    slow = {(name, f): 10**9 for f in formats[1:]}
+    result = solve(0, **base, measured={**slow, (name, formats[0]): 5})
+    chosen = {layer.name: layer for layer in result.layers}[name]
+    assert (chosen.format, chosen.cycles) == (formats[0], 5)
+
+
+def test_time_limit_gives_a_true_gap() -> None:
+    question = draw_question(3)
+    free: dict[str, Any] = {"limits": {}, "ties": (), "forbid": (), "objective": "latency"}
+    arguments = {**question.arguments, **free}
+    problem = joint_problem(question.workload, "pynq-z2", space=question.options, **arguments)
+    early = problem.solve(time_limit=1e-9).certificate
+    assert early.status is Status.UNKNOWN
+    assert (early.objective, early.bound, early.gap) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "speed"}, "unknown objective 'speed' (known: latency, throughput, energy, "
+         "traffic, loss, size, dsp, lut, ff, ramb18)"),
+        ({"limits": {"latency": 3}}, "unknown limit 'latency' (known: latency_ms, energy_uj, "
+         "traffic_kb, loss, size_kb, dsp, lut, ff, ramb18)"),
+        ({"limits": {"loss": float("nan")}}, "limit 'loss' is nan; expected a number from 0 on"),
+        ({"limits": {"dsp": -1}}, "limit 'dsp' is -1; expected a number from 0 on"),
+        ({"loss": None, "objective": "loss"}, "a loss is minimised or limited, but no loss table "
+         "is given; give loss="),
+        ({"loss": {}}, "loss: layer 'l0' is missing"),
+        ({"loss_budget": 2}, "loss_budget is 2; expected a share from 0 to 1"),
+        ({"formats": "float"}, "format 'float' does not run on an FPGA engine; give wNaM formats"),
+        ({"ties": [["l0", "l9"]]}, "tie: unknown layer 'l9' (known: l0, l1)"),
+    ],
+)  # fmt: skip
+def test_bad_input(changes: dict[str, Any], message: str) -> None:
+    seed = next(s for s in range(99) if len(draw_question(s).workload.layers) == 2)
+    base = {"limits": {}, "ties": (), "forbid": (), "objective": "latency"}
+    with pytest.raises(InputError) as raised:
+        solve(seed, **{**base, **changes})
+    assert str(raised.value) == message
+
+
+def test_losses_of_floats_are_rounded_once() -> None:
+    question = draw_question(0)
+    formats = question.arguments["formats"].split(",")
+    loss = {
+        layer.name: dict.fromkeys(formats, 1 / 3) for layer in question.workload.layers
+    }
+    result = solve(0, loss=loss, limits={}, objective="loss", ties=(), forbid=())
+    assert result.loss == len(question.workload.layers) * Decimal("0.333333333")
