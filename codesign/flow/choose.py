@@ -23,12 +23,10 @@ from codesign.ir.graph import Graph
 from codesign.ir.text import print_graph
 from codesign.quant import (
     Calibration,
-    QuantOptions,
     evaluate,
     quantize_graph,
     shared_inputs,
 )
-from codesign.quant.histogram import Method
 from codesign.quant.sensitivity import SensitivityMethod, sensitivity
 from codesign.solvers.solution import Solution
 
@@ -62,14 +60,6 @@ class Session:
         return self.prepared.options
 
     @property
-    def quant_options(self) -> QuantOptions:
-        """How networks are quantized; biases are corrected on calibration data only."""
-        return QuantOptions(
-            method=cast(Method, self.options.calibration),
-            bias_correction=self.options.bias_correction and self.prepared.calib is not None,
-        )
-
-    @property
     def method(self) -> SensitivityMethod:
         """The sensitivity method that is used."""
         if self.options.sensitivity != "auto":
@@ -85,7 +75,7 @@ class Session:
                 list(formats.values()),
                 method=self.method,
                 calibration=self.calibration,
-                options=self.quant_options,
+                options=self.prepared.quant_options,
                 seed=self.options.seed,
                 cache_dir=cache_dir() / "sensitivity",
                 progress=step,
@@ -103,7 +93,7 @@ class Session:
         """The integer network of a choice."""
         formats = {layer: self.prepared.formats[name] for layer, name in choices.items()}
         return quantize_graph(
-            self.prepared.graph, self.calibration, formats, self.quant_options
+            self.prepared.graph, self.calibration, formats, self.prepared.quant_options
         ).graph
 
     def accuracy(self, graph: Graph, title: str) -> float:
@@ -263,4 +253,5 @@ def _to_design(session: Session, found: Found, accuracy: AccuracyFacts) -> Desig
         layers=tables.facts(prepared.graph, prepared.macs),
         accuracy=accuracy,
         input_digest=prepared.input_digest,
+        notes=prepared.notes,
     )

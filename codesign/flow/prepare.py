@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,18 @@ from codesign.ir.analysis import layer_stats
 from codesign.ir.graph import Graph
 from codesign.ir.types import F32
 from codesign.passes import prepare as prepare_pipeline
-from codesign.quant import Calibration, LayerFormat, calibrate, load_calibration, load_eval
+from codesign.quant import (
+    Calibration,
+    LayerFormat,
+    QuantOptions,
+    calibrate,
+    load_calibration,
+    load_eval,
+)
 from codesign.quant.data import batches, check_batch
 from codesign.quant.formats import parse_formats
+from codesign.quant.histogram import Method
+from codesign.quant.qdq import QdqImport, absorb_qdq
 from codesign.solvers import registry as SOLVERS
 from codesign.targets import TARGETS
 from codesign.targets.base import Target
@@ -39,6 +48,8 @@ class Prepared:
     name: str
     graph: Graph
     """Float graph after the standard passes."""
+    imported: QdqImport
+    """Scales that the network brought along (QDQ)."""
     network_hash: str
     options: DesignOptions
     formats: Mapping[str, LayerFormat]
@@ -63,6 +74,23 @@ class Prepared:
         if self.calib is not None:
             return self.calib
         return noise_inputs(self.graph, 16, self.options.seed)
+
+    @property
+    def quant_options(self) -> QuantOptions:
+        """How networks are quantized; biases are corrected on calibration data only."""
+        return QuantOptions(
+            method=cast(Method, self.options.calibration),
+            bias_correction=self.options.bias_correction and self.calib is not None,
+            scales=self.imported.scales_in(self.graph),
+            weight_scales=self.imported.weight_scales,
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the inputs; stands in the design and the report."""
+        missing = "no calibration data was given: activation ranges come from random inputs, so "
+        missing += "the integer network runs but its accuracy means nothing (--calib)"
+        return (*self.imported.notes, *(() if self.calib is not None else (missing,)))
 
     @property
     def data_name(self) -> str:
@@ -91,7 +119,13 @@ def prepare(options: DesignOptions, progress: Progress) -> Prepared:
         network = load_network(
             options.network, batch=options.batch, weights=options.weights, seed=options.seed
         )
-    graph = prepare_pipeline(equalise=options.equalise).run(network.graph).graph
+    imported = absorb_qdq(network.graph)
+    if imported.scales and options.equalise:
+        raise InputError(
+            f"--equalise: {options.network} brings its own activation scales, which equalisation "
+            "would make wrong; leave one of the two out"
+        )
+    graph = prepare_pipeline(equalise=options.equalise).run(imported.graph).graph
     require_one_input(graph, options.network)
     if not graph.layers():
         raise UnsupportedError(
@@ -118,6 +152,7 @@ def prepare(options: DesignOptions, progress: Progress) -> Prepared:
     return Prepared(
         name=network.name,
         graph=graph,
+        imported=imported,
         network_hash=network.content_hash,
         options=options,
         formats=dict(zip(options.formats, formats)),

@@ -215,3 +215,38 @@ def test_a_wrong_calibration_shape_names_file_and_shapes(files: Files, tmp_path:
         f"calibration file {wrong}, batch 0: input 'x' of digits takes [N, 1, 8, 8], "
         "got float32[4, 1, 9, 8]"
     )
+
+
+def test_scales_of_a_qdq_network_are_kept(files: Files, tmp_path: Path) -> None:
+    """Quantized by onnxruntime, imported, and lowered to our integers with the same scales."""
+    import onnx
+    import torch
+    from onnxruntime import quantization
+
+    from codesign import zoo
+
+    model = zoo.load("digits")
+    plain, quantized = tmp_path / "plain.onnx", tmp_path / "qdq.onnx"
+    torch.onnx.export(model.module, model.example_inputs, str(plain), dynamo=True, opset_version=18)
+    data = np.load(files.calib)["x"]
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        rows = iter([{onnx.load(plain).graph.input[0].name: row[None]} for row in data])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.rows, None)
+
+    quantization.quantize_static(
+        str(plain), str(quantized), Reader(), per_channel=True,
+        activation_type=quantization.QuantType.QInt8, weight_type=quantization.QuantType.QInt8,
+        extra_options={"ActivationSymmetric": True},
+    )  # fmt: skip
+    given = {
+        float(onnx.numpy_helper.to_array(item))
+        for item in onnx.load(quantized).graph.initializer
+        if item.name.endswith("_scale") and not item.dims
+    }
+    design(DesignOptions(str(quantized), calib=files.calib, eval=files.eval), tmp_path / "out")
+    graph = load_integer(tmp_path / "out")
+    first = next(n for n in graph.nodes.values() if n.op.name == "quantize")
+    assert float(graph.constants[first.inputs[1]]) in given
