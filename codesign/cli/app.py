@@ -6,9 +6,10 @@ Heavy modules are imported inside the commands, so that ``codesign --help`` is i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -45,14 +46,14 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return apply
 
 
-def _pair(text: str) -> tuple[str, float]:
+def _limit(text: str) -> tuple[str, float, str]:
     name, sign, value = text.partition("=")
     try:
-        return name, float(value)
+        return name, float(value.removesuffix("%")), "%" if value.endswith("%") else ""
     except ValueError:
         given = f"--limit {text}"
         raise click.UsageError(
-            f"{given}: expected NAME=NUMBER, e.g. --limit bops=1e9"
+            f"{given}: expected NAME=NUMBER, e.g. --limit bops=1e9 or --limit size=60%"
             if sign
             else f"{given}: expected NAME=NUMBER, got no '='"
         ) from None
@@ -61,6 +62,36 @@ def _pair(text: str) -> tuple[str, float]:
 json_option = click.option("--json", "json", is_flag=True, help="Machine output on stdout.")
 folder_argument = click.argument("folder", metavar="DIR", type=PATH)
 out_option = click.option("--out", type=PATH, required=True, help="Folder of the design.")
+
+
+def shared(command: Command) -> Command:
+    """Options that every command takes (DESIGN, section 4), so that scripts can pass one set.
+
+    Those a command declares itself are left alone; the others are taken and have no effect
+    there, which its help says.
+    """
+    own = {param.name for param in getattr(command, "__click_params__", [])}
+    help = "Taken everywhere; no effect here."
+    rest = [
+        click.option("--calib", type=PATH, help=help),
+        click.option("--eval", "eval_", type=PATH, help=help),
+        click.option("--seed", type=int, default=0, help=help),
+        click.option("--time-limit", type=float, help=help),
+        click.option("--jobs", type=int, default=1, help=help),
+    ]
+    ignored = ["calib", "eval_", "seed", "time_limit", "jobs"]
+    missing = [(name, option) for name, option in zip(ignored, rest) if name not in own]
+
+    @functools.wraps(command)
+    def taking(*given: Any, **options: Any) -> Any:
+        for name, _ in missing:
+            options.pop(name)
+        return command(*given, **options)
+
+    for _, option in reversed(missing):
+        taking = option(taking)
+    return cast(Command, taking)
+
 
 design_options = _options(
     click.argument("network", metavar="NETWORK"),
@@ -133,7 +164,7 @@ def _design_options(
     return DesignOptions(
         network=network,
         formats=tuple(part.strip() for part in formats.split(",") if part.strip()),
-        limits=tuple(map(_pair, limits)),
+        limits=tuple(map(_limit, limits)),
         **rest,
     )
 
@@ -157,6 +188,7 @@ def run(out: Path, json: bool, **given: Any) -> None:
 
 
 @app.command()
+@shared
 @folder_argument
 @json_option
 def build(folder: Path, json: bool) -> None:
@@ -167,19 +199,24 @@ def build(folder: Path, json: bool) -> None:
 
 
 @app.command()
+@shared
 @folder_argument
+@click.option("--calib", type=PATH, help="Real inputs (array x) instead of the design's own.")
+@click.option("--eval", "eval_", type=PATH, help="Real inputs (arrays x, y), before --calib.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random inputs.")
 @json_option
-def verify(folder: Path, json: bool) -> None:
+def verify(folder: Path, calib: Path | None, eval_: Path | None, seed: int, json: bool) -> None:
     """Climb the ladder: one line a rung; exit code 1 if one fails."""
     from codesign.flow.everything import require_exact
     from codesign.flow.ladder import verify as climb
 
-    rungs = climb(folder, _progress(json))
+    rungs = climb(folder, _progress(json), data=eval_ or calib, seed=seed)
     show.ladder(rungs, json)
     require_exact(rungs, folder)
 
 
 @app.command()
+@shared
 @folder_argument
 @click.option("--refine", is_flag=True, help="Choose again under measured latencies.")
 @json_option
@@ -191,6 +228,7 @@ def measure(folder: Path, refine: bool, json: bool) -> None:
 
 
 @app.command()
+@shared
 @folder_argument
 @json_option
 def report(folder: Path, json: bool) -> None:
@@ -201,6 +239,7 @@ def report(folder: Path, json: bool) -> None:
 
 
 @app.command()
+@shared
 @click.argument("network", metavar="NETWORK")
 @click.option("--target", default="host", show_default=True)
 @click.option("--weights", type=PATH)
@@ -214,18 +253,26 @@ def inspect(
     """Print the IR, shapes and MACs of a network, and what the target can take."""
     from codesign.flow.inspecting import inspect as look
 
-    facts = look(network, target=target, weights=weights, batch=batch, seed=seed, raw=raw)
+    with _progress(json).task(f"Loading {network}"):
+        facts = look(network, target=target, weights=weights, batch=batch, seed=seed, raw=raw)
     show.inspection(facts, json)
 
 
 @app.command()
+@shared
 @click.argument("file", metavar="FILE.ir", type=PATH)
 @click.option("--passes", default="", help='For example "fold-batch-norm,fuse{add=false}".')
 @click.option("--print-after", multiple=True, help="A pass's name, or all: print the IR after it.")
 @click.option("--timing", is_flag=True, help="Seconds of each pass, to stderr.")
 @click.option("-o", "--output", type=PATH, help="Write here instead of stdout.")
+@json_option
 def opt(
-    file: Path, passes: str, print_after: tuple[str, ...], timing: bool, output: Path | None
+    file: Path,
+    passes: str,
+    print_after: tuple[str, ...],
+    timing: bool,
+    output: Path | None,
+    json: bool,
 ) -> None:
     """Text IR in, passes, text IR out ("-" reads standard input)."""
     from codesign.flow.inspecting import optimise
@@ -233,18 +280,21 @@ def opt(
     text, table = optimise(file, passes, print_after)
     if timing:
         click.echo(table, err=True)
-    show.text(text, output)
+    if json:
+        show.document({"ir": text, "timing": table})
+    else:
+        show.text(text, output)
 
 
 @app.command()
+@shared
 @click.argument("problem", metavar="PROBLEM.json", type=PATH)
 @click.option("--solver", default="auto", show_default=True, help="See `codesign list solvers`.")
 @click.option("--time-limit", type=float, help="Seconds.")
 @click.option("-o", "--output", type=PATH, help="Write the solution here too.")
-@click.option("--seed", type=int, default=0, hidden=True)
 @json_option
 def solve(
-    problem: Path, solver: str, time_limit: float | None, output: Path | None, seed: int, json: bool
+    problem: Path, solver: str, time_limit: float | None, output: Path | None, json: bool
 ) -> None:
     """Solve a problem file; exit code 3 if it is infeasible."""
     from codesign.flow.solving import solve_file
@@ -253,6 +303,7 @@ def solve(
 
 
 @app.command("list")
+@shared
 @click.argument("kind", type=click.Choice(["passes", "targets", "solvers", "formats"]))
 @json_option
 def list_(kind: str, json: bool) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 SIGNS = {"exact": "=", "within": "~", "failed": "x", "skipped": "-"}
 
 
-def _document(data: Mapping[str, Any]) -> None:
+def document(data: Mapping[str, Any]) -> None:
+    """One JSON document on stdout."""
     click.echo(to_json(data), nl=False)
 
 
@@ -52,7 +53,7 @@ def text(content: str, output: Path | None) -> None:
 def place(what: str, path: Path, json: bool) -> None:
     """Where a result lies."""
     if json:
-        _document({what: str(path)})
+        document({what: str(path)})
     else:
         click.echo(f"{what}: {path}")
 
@@ -60,7 +61,7 @@ def place(what: str, path: Path, json: bool) -> None:
 def design(chosen: Design, out: Path, json: bool) -> None:
     """A design: choice, totals, certificate."""
     if json:
-        _document(chosen.to_data())
+        document(chosen.to_data())
         return
     proof = chosen.certificate
     rows = [
@@ -101,7 +102,7 @@ def design(chosen: Design, out: Path, json: bool) -> None:
 def ladder(rungs: Sequence[Rung], json: bool) -> None:
     """One line a rung."""
     if json:
-        _document({"ladder": [asdict(rung) for rung in rungs]})
+        document({"ladder": [asdict(rung) for rung in rungs]})
         return
     for rung in rungs:
         click.echo(f"{SIGNS[rung.status]} {rung.rung:12} {rung.status:8} {rung.why}")
@@ -110,7 +111,7 @@ def ladder(rungs: Sequence[Rung], json: bool) -> None:
 def measured(found: Measured, json: bool) -> None:
     """Latencies, each with its label."""
     if json:
-        _document({**asdict(found), "model_error": found.model_error})
+        document({**asdict(found), "model_error": found.model_error})
         return
     _table(
         ["layer", "ms (measured alone)"],
@@ -128,7 +129,7 @@ def measured(found: Measured, json: bool) -> None:
 def outcome(done: Outcome, out: Path, json: bool) -> None:
     """Everything a run found."""
     if json:
-        _document(
+        document(
             {
                 "design": done.design.to_data(),
                 "ladder": [asdict(rung) for rung in done.rungs],
@@ -164,7 +165,7 @@ def solution(found: Solution, output: Path | None, json: bool) -> None:
 def inspection(facts: Inspection, json: bool) -> None:
     """IR, layer table, totals, and what the target cannot take."""
     if json:
-        _document(
+        document(
             {
                 "name": facts.graph.name,
                 "inputs": {n: str(facts.graph.type(n)) for n in facts.graph.inputs},
@@ -204,7 +205,7 @@ def inspection(facts: Inspection, json: bool) -> None:
 def listing(entries: Sequence[Entry], json: bool) -> None:
     """Names, whether usable, what they are."""
     if json:
-        _document({"entries": [asdict(entry) for entry in entries]})
+        document({"entries": [asdict(entry) for entry in entries]})
         return
     for entry in entries:
         state = "" if entry.available else f"  [not available: {entry.why_not}]"

@@ -23,7 +23,8 @@ from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import file_digest, write_json
 from codesign.ir.batch import run_batched
 from codesign.ir.graph import Graph
-from codesign.quant import load_calibration, load_eval
+from codesign.quant import load_calibration
+from codesign.quant.data import check_batch
 from codesign.quant.torch_exec import run_batches
 
 Array = npt.NDArray[Any]
@@ -56,13 +57,18 @@ class Rung:
     why: str
 
 
-def verify(folder: Path, progress: Progress = SILENT) -> tuple[Rung, ...]:
+def verify(
+    folder: Path, progress: Progress = SILENT, *, data: Path | None = None, seed: int = 0
+) -> tuple[Rung, ...]:
     """Climb every rung that this target has; writes ``ladder.json``.
+
+    Real inputs are those of ``data`` (array ``x``), else of the design's eval or calibration
+    file; random ones come from ``seed``.
 
     Failed rungs are results, not exceptions: the caller decides (the command line exits 1).
     """
     chosen = Design.load(folder)
-    inputs, real = _inputs(chosen, folder)
+    inputs, real = _inputs(chosen, folder, data, seed)
     rungs = []
     with progress.task("Climbing the ladder") as step:
         for index, rung in enumerate(_climb(folder, chosen, inputs, real)):
@@ -80,7 +86,7 @@ def verify(folder: Path, progress: Progress = SILENT) -> tuple[Rung, ...]:
     return result
 
 
-def _inputs(chosen: Design, folder: Path) -> tuple[Array, int]:
+def _inputs(chosen: Design, folder: Path, data: Path | None, seed: int) -> tuple[Array, int]:
     """Real inputs where the design had data, then random ones that reach the formats' ends.
 
     Returns them in one array, and how many of them are real.
@@ -88,11 +94,11 @@ def _inputs(chosen: Design, folder: Path) -> tuple[Array, int]:
     graph = load_float(folder)
     options = chosen.options
     real: Array | None = None
-    if options.eval is not None:
-        real = load_eval(options.eval)[0][:REAL_INPUTS]
-    elif options.calib is not None:
-        real = load_calibration(options.calib)[:REAL_INPUTS]
-    noise = noise_inputs(graph, RANDOM_INPUTS, options.seed)
+    data = data or options.eval or options.calib
+    if data is not None:
+        real = load_calibration(data)[:REAL_INPUTS]
+        check_batch(graph, real, str(data))
+    noise = noise_inputs(graph, RANDOM_INPUTS, seed)
     if real is None:
         return noise, 0
     noise *= np.float32(2 * np.abs(real).max() or 1.0)  # saturates the input format

@@ -47,8 +47,8 @@ class DesignOptions:
     """Percent (needs ``eval``)."""
     loss_budget: float | None = None
     """0..1 between the least and the greatest total loss of the offered formats (HAWQ-V3)."""
-    limits: tuple[tuple[str, float], ...] = ()
-    """Further upper limits, (metric, value)."""
+    limits: tuple[tuple[str, float, str], ...] = ()
+    """Further upper limits, (metric, value, unit); unit ``%`` is of the reference design."""
     sensitivity: str = "auto"
     calibration: str = "mse"
     samples: int = 512
@@ -66,7 +66,7 @@ class DesignOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "formats", tuple(self.formats))
-        object.__setattr__(self, "limits", tuple((k, float(v)) for k, v in self.limits))
+        object.__setattr__(self, "limits", tuple((k, float(v), u) for k, v, u in self.limits))
         for name in ("weights", "calib", "eval"):
             value = getattr(self, name)
             if value is not None:
@@ -84,7 +84,12 @@ class DesignOptions:
             value = getattr(self, name)
             if value not in allowed:
                 raise InputError(f"--{name} {value!r}: expected one of {', '.join(allowed)}")
-        for metric, _ in self.limits:
+        for metric, _, unit in self.limits:
+            if unit not in ("", "%") or (unit == "%" and metric == "latency"):
+                raise InputError(
+                    f"--limit {metric}: expected a number, or a share of the reference design "
+                    f"such as size=60% (not for latency); got the unit {unit!r}"
+                )
             if metric not in OBJECTIVES:
                 raise InputError(
                     f"--limit {metric}: target {self.target!r} has no such metric "
@@ -114,7 +119,7 @@ class DesignOptions:
         bound("--rounds", self.rounds, 1, math.inf, "")
         bound("--batch", self.batch, 1, math.inf, "")
         bound("--jobs", self.jobs, 1, math.inf, "")
-        for metric, value in self.limits:
+        for metric, value, _ in self.limits:
             bound(f"--limit {metric}", value, 0, math.inf, "")
 
     def _files(self) -> None:
@@ -143,7 +148,7 @@ class DesignOptions:
         if self.objective != "auto":
             return self.objective  # type: ignore[return-value]
         limited = self.max_latency_ms is not None or self.max_size_kb is not None
-        return "loss" if limited or any(m != "loss" for m, _ in self.limits) else "size"
+        return "loss" if limited or any(m != "loss" for m, _, _ in self.limits) else "size"
 
     @property
     def wants_latency(self) -> bool:
@@ -151,7 +156,7 @@ class DesignOptions:
         return (
             self.goal == "latency"
             or self.max_latency_ms is not None
-            or any(metric == "latency" for metric, _ in self.limits)
+            or any(metric == "latency" for metric, _, _ in self.limits)
         )
 
     @property
@@ -174,7 +179,7 @@ class DesignOptions:
         """Inverse of ``to_data``."""
         known = {f.name for f in fields(cls)}
         kept = {key: value for key, value in data.items() if key in known}
-        kept["limits"] = tuple((metric, value) for metric, value in kept.get("limits", ()))
+        kept["limits"] = tuple(tuple(item) for item in kept.get("limits", ()))
         return cls(**kept)
 
 

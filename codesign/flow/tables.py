@@ -184,7 +184,8 @@ def limits(
 ) -> dict[str, Decimal]:
     """All upper limits, in the metrics' units; the tightest counts where several are given."""
     found: list[tuple[str, Decimal]] = [
-        (name, Decimal(str(value))) for name, value in options.limits
+        (name, _absolute(tables, options, name, Decimal(str(value)), unit))
+        for name, value, unit in options.limits
     ]
     if options.max_latency_ms is not None:
         found.append(("latency", Decimal(str(options.max_latency_ms))))
@@ -199,6 +200,15 @@ def limits(
     for name, value in found:
         result[name] = min(value, result.get(name, value))
     return result
+
+
+def _absolute(
+    tables: Tables, options: DesignOptions, name: str, value: Decimal, unit: str
+) -> Decimal:
+    """The limit in the metric's unit; ``%`` is of every layer in the first offered format."""
+    if unit != "%":
+        return value
+    return value / 100 * tables.total(name, dict.fromkeys(tables.layers, options.formats[0]))
 
 
 def shared_forbids(tables: Tables) -> list[list[tuple[str, str]]]:

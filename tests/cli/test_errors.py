@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from codesign.cli import main
+from codesign.cli.app import app
 
 Capture = pytest.CaptureFixture[str]
 
@@ -214,3 +215,9 @@ def test_opt_reads_what_inspect_prints(tmp_path: Path, capsys: Capture) -> None:
     assert not [n for n in found.nodes.values() if n.op.name in ("batch_norm", "activation")]
     assert main(["opt", str(file), "--passes", ""]) == 0
     assert parse_graph(capsys.readouterr().out) == parse_graph(file.read_text())
+
+
+@pytest.mark.parametrize("command", sorted(app.commands))
+def test_every_command_takes_the_shared_options(command: str) -> None:
+    names = {name for param in app.commands[command].params for name in param.opts}
+    assert {"--calib", "--eval", "--seed", "--time-limit", "--jobs", "--json"} <= names

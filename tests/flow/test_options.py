@@ -17,7 +17,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
      "--objective 'speed': expected one of auto, latency, size, loss, bops"),
     ({"sensitivity": "guess"},
      "--sensitivity 'guess': expected one of auto, hessian, measured, noise, weight-only"),
-    ({"limits": (("dsp", 10.0),)},
+    ({"limits": (("dsp", 10.0, ""),)},
      "--limit dsp: target 'host' has no such metric (it has latency, size, loss, bops)"),
     ({"max_size_kb": -1},
      "--max-size-kb -1: expected a number of at least 1e-09 (kilobytes of 1000 bytes)"),
@@ -47,7 +47,11 @@ def test_options_survive_json(tmp_path: Path) -> None:
     data = tmp_path / "x.npz"
     data.write_bytes(b"")
     options = DesignOptions(
-        "zoo:digits", calib=data, formats=("w8a8", "w2a4"), limits=(("bops", 5.0),), max_drop=None
+        "zoo:digits",
+        calib=data,
+        formats=("w8a8", "w2a4"),
+        limits=(("bops", 5.0, "%"),),
+        max_drop=None,
     )
     assert DesignOptions.from_data(options.to_data()) == options
 
@@ -55,7 +59,7 @@ def test_options_survive_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "goal"),
     [({}, "size"), ({"max_size_kb": 1.0}, "loss"), ({"max_latency_ms": 1.0}, "loss"),
-     ({"loss_budget": 0.5}, "size"), ({"limits": (("bops", 1.0),)}, "loss"),
+     ({"loss_budget": 0.5}, "size"), ({"limits": (("bops", 1.0, ""),)}, "loss"),
      ({"objective": "bops", "max_size_kb": 1.0}, "bops")],
 )  # fmt: skip
 def test_objective_follows_from_the_limits(given: dict[str, Any], goal: str) -> None:

@@ -85,3 +85,9 @@ def test_a_loss_budget_lies_between_the_least_and_the_greatest_loss() -> None:
     problem = to_problem(tables(), options)
     least, most = Decimal("0.003"), Decimal("2.25")
     assert problem.limits[0].value == (least + most) / 2
+
+
+def test_a_share_is_of_the_reference_design() -> None:
+    options = DesignOptions("toy", formats=tuple(FORMATS), limits=(("size", 75.0, "%"),))
+    problem = to_problem(tables(), options)
+    assert problem.limits[0].value == Decimal("0.75") * (124 + 40)
