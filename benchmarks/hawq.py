@@ -82,20 +82,25 @@ def programs(path: Path) -> dict[str, Problem]:
     return found
 
 
-def measure(problem: Problem, solver: str, repeat: int) -> dict[str, Any]:
-    """Median and extreme seconds of ``repeat`` warm solves, with the answer."""
-    solution = solve(problem, solver)
-    seconds = []
+def measure(problem: Problem, names: list[str], repeat: int) -> dict[str, Any]:
+    """Per solver the median and extreme seconds of ``repeat`` warm solves (the solvers take
+    turns, so that other load hits all alike), with the answer."""
+    answers = {name: solve(problem, name) for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(repeat):
-        start = time.perf_counter()
-        solution = solve(problem, solver)
-        seconds.append(time.perf_counter() - start)
+        for name in names:
+            start = time.perf_counter()
+            answers[name] = solve(problem, name)
+            seconds[name].append(time.perf_counter() - start)
     return {
-        "status": str(solution.status),
-        "objective": None if solution.objective is None else plain(solution.objective),
-        "median_ms": 1e3 * statistics.median(seconds),
-        "min_ms": 1e3 * min(seconds),
-        "max_ms": 1e3 * max(seconds),
+        name: {
+            "status": str(solution.status),
+            "objective": None if solution.objective is None else plain(solution.objective),
+            "median_ms": 1e3 * statistics.median(seconds[name]),
+            "min_ms": 1e3 * min(seconds[name]),
+            "max_ms": 1e3 * max(seconds[name]),
+        }
+        for name, solution in answers.items()
     }
 
 
@@ -125,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
             names.remove(name)
     agree = True
     for label, problem in programs(path).items():
-        row = {name: measure(problem, name, options.repeat) for name in names}
+        row = measure(problem, names, options.repeat)
         answers = {entry["objective"] for entry in row.values()}
         proven = all(entry["status"] == Status.OPTIMAL for entry in row.values())
         agree &= proven and len(answers) == 1
@@ -149,7 +154,8 @@ def _ratios(report: dict[str, Any], names: list[str]) -> None:
 
 
 def _show(report: dict[str, Any], names: list[str]) -> None:
-    print(f"{report['machine']}, {report['date']}; medians of {report['repeat']} warm solves, ms")
+    print(f"{report['machine']}, {report['date']}; {report['repeat']} warm solves in turn")
+    print("median ms (and how many times faster than highs)")
     print(f"{'program':14}" + "".join(f"{name:>20}" for name in names) + "   optimum")
     for label, row in report["programs"].items():
         cells = []
