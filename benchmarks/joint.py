@@ -24,6 +24,7 @@ from dataclasses import replace
 from typing import Any
 
 from codesign.flow.joint import JointResult, joint_problem
+from codesign.flow.joint import solve as solve_joint
 from codesign.frontend import load_network
 from codesign.passes import prepare
 from codesign.quant.formats import parse_formats
@@ -107,7 +108,7 @@ def solve(
     problem = joint_problem(
         workload, board, formats=formats, loss=loss, loss_budget=budget, space=space
     )
-    result = problem.solve()
+    result = solve_joint(problem)
     return row(result, time.perf_counter() - start)
 
 

@@ -244,8 +244,8 @@ def test_keys() -> None:
 
 
 def test_what_does_not_fit() -> None:
+    tiny = Engine("dense", 4, 8, 1, Buffer(1), Buffer(1), Buffer(1))
     with pytest.raises(InfeasibleError) as raised:
-        tiny = Engine("dense", 4, 8, 1, Buffer(1), Buffer(1), Buffer(1))
         best_tile(POINTWISE, 8, 8, tiny, MEMORY)
     assert str(raised.value).endswith(
         "fits the buffers of the dense engine (1 weight, 1 activation, 1 accumulator words); "

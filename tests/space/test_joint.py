@@ -10,6 +10,7 @@ import pytest
 
 from codesign.errors import InfeasibleError, InputError
 from codesign.flow.joint import joint_problem
+from codesign.flow.joint import solve as solve_joint
 from codesign.solvers.decimals import to_decimal
 from codesign.solvers.solution import Status
 from codesign.space.workload import Chain, Workload
@@ -27,7 +28,7 @@ def check(seed: int) -> None:
     except InfeasibleError:  # ties and forbids leave nothing: so must the oracle find
         assert oracle(question, board, "cycles") is None
         return
-    result = problem.solve()
+    result = solve_joint(problem)
     proof = result.certificate
     expected = oracle(question, board, problem.tables.by)
     if expected is None:
@@ -58,9 +59,9 @@ def test_exhaustive_search_agrees_soak(block: int) -> None:
 def solve(seed: int, **changes: Any) -> Any:
     question = draw_question(seed)
     arguments = {**question.arguments, **changes}
-    return joint_problem(
-        question.workload, "pynq-z2", space=question.options, **arguments
-    ).solve()
+    return solve_joint(
+        joint_problem(question.workload, "pynq-z2", space=question.options, **arguments)
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -105,7 +106,8 @@ def test_scaling_losses_and_permuting_layers_changes_nothing(seed: int) -> None:
         work.vector_ops,
     )
     arguments = {**question.arguments, **base}
-    other = joint_problem(turned, "pynq-z2", space=question.options, **arguments).solve()
+    turned_problem = joint_problem(turned, "pynq-z2", space=question.options, **arguments)
+    other = solve_joint(turned_problem)
     assert other.certificate.objective == one.certificate.objective
 
 
@@ -125,7 +127,7 @@ def test_time_limit_gives_a_true_gap() -> None:
     free: dict[str, Any] = {"limits": {}, "ties": (), "forbid": (), "objective": "latency"}
     arguments = {**question.arguments, **free}
     problem = joint_problem(question.workload, "pynq-z2", space=question.options, **arguments)
-    early = problem.solve(time_limit=1e-9).certificate
+    early = solve_joint(problem, time_limit=1e-9).certificate
     assert early.status is Status.UNKNOWN
     assert (early.objective, early.bound, early.gap) == (None, None, None)
 

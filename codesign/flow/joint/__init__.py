@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The joint problem: accelerator, formats, tilings and fused chains, chosen together and exactly.
+
+``joint_problem`` states it and ``solve`` answers with a certificate: the optimum, or a bound.
+
+    problem = joint_problem(graph, "ultra96", formats="w8a8,w4a4", loss=loss, loss_budget=0.5)
+    result = solve(problem)
+"""
+
+from __future__ import annotations
+
+from codesign.flow.joint.build import LIMITS, joint_problem
+from codesign.flow.joint.problem import OBJECTIVES, JointProblem
+from codesign.flow.joint.result import Certificate, ChainChoice, JointResult, LayerChoice
+from codesign.flow.joint.search import Search
+from codesign.solvers.base import Deadline, Solver
+
+__all__ = [
+    "LIMITS",
+    "OBJECTIVES",
+    "Certificate",
+    "ChainChoice",
+    "JointProblem",
+    "JointResult",
+    "LayerChoice",
+    "joint_problem",
+    "solve",
+]
+
+
+def solve(
+    problem: JointProblem, time_limit: float | None = None, solver: Solver | None = None
+) -> JointResult:
+    """The best design with its certificate, within about ``time_limit`` seconds.
+
+    ``solver`` decides the knapsacks of a batch; the project's own when None.
+    """
+    from codesign.solvers.exact import Exact
+
+    return Search(problem, Deadline.after(time_limit), solver or Exact()).run()

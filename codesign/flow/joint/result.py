@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the joint solver answers: a design with modelled figures, and the proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from codesign.cost.chain import ChainTile
+from codesign.cost.resources import Resources
+from codesign.cost.tiles import Tile
+from codesign.solvers.solution import Status
+from codesign.space.accelerator import Accelerator
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was proven, and what it took."""
+
+    status: Status
+    objective: Decimal | None
+    bound: Decimal | None
+    generated: int
+    """Accelerators of the grid that fit the device."""
+    undominated: int
+    solved: int
+    """Accelerators whose choice of formats was solved exactly."""
+    pruned: int
+    """Undominated accelerators that a bound discarded."""
+    tabled: int
+    """Accelerators whose tables were filled."""
+    seconds_tables: float
+    seconds_solve: float
+    seconds: float
+
+    @property
+    def gap(self) -> Decimal | None:
+        """(objective − bound) / objective."""
+        if self.objective is None or self.bound is None:
+            return None
+        if self.objective == self.bound:
+            return Decimal(0)
+        return abs(self.objective - self.bound) / abs(self.objective) if self.objective else None
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """What was chosen for one layer."""
+
+    name: str
+    format: str
+    engine: str
+    """``"dense"``, ``"depthwise"`` or ``"chain"``."""
+    tile: Tile | None
+    cycles: int
+    """0 for layers of a fused chain; see ``JointResult.chains``."""
+    traffic: int
+
+
+@dataclass(frozen=True)
+class ChainChoice:
+    """A chain that runs fused."""
+
+    layers: tuple[str, ...]
+    tile: ChainTile
+    cycles: int
+    traffic: int
+
+
+@dataclass(frozen=True)
+class JointResult:
+    """The best design found and its proof; all figures are modelled."""
+
+    certificate: Certificate
+    accelerator: Accelerator | None = None
+    layers: tuple[LayerChoice, ...] = ()
+    chains: tuple[ChainChoice, ...] = ()
+    resources: Resources | None = None
+    cycles: int = 0
+    clock_hz: int = 1
+    traffic: int = 0
+    energy_pj: Decimal = Decimal(0)
+    size_bytes: int = 0
+    loss: Decimal | None = None
+    why: str = ""
+    """Why there is no design."""
+
+    @property
+    def latency_ms(self) -> float:
+        """Of one image."""
+        return self.cycles / self.clock_hz * 1e3
+
+    @property
+    def fps(self) -> float:
+        """Images a second, one after the other."""
+        return self.clock_hz / self.cycles if self.cycles else 0.0
+
+    @property
+    def formats(self) -> dict[str, str]:
+        """Layer to format."""
+        return {layer.name: layer.format for layer in self.layers}
