@@ -311,3 +311,6 @@ def list_(kind: str, json: bool) -> None:
     from codesign.flow.listing import listing
 
     show.listing(listing(kind), json)
+
+
+import codesign.cli.pareto  # noqa: E402, F401  (registers its command on ``app``)
