@@ -104,6 +104,8 @@ class Design:
         """The content of ``design.json``."""
         data = asdict(self)
         data["options"] = self.options.to_data()
+        # "float" as in report.json; a field of that name would hide the type
+        data["accuracy"] = {"float": data["accuracy"].pop("baseline"), **data["accuracy"]}
         return {"format": FORMAT, **data}
 
     def save(self, folder: Path) -> Path:
@@ -118,6 +120,7 @@ class Design:
         data = read_json(folder / "design.json", FORMAT, "codesign design NETWORK --out DIR")
         del data["format"]
         accuracy = data["accuracy"]
+        accuracy["baseline"] = accuracy.pop("float")
         accuracy["rounds"] = tuple(Round(**item) for item in accuracy["rounds"])
         return cls(
             **{
