@@ -8,7 +8,7 @@ data, the formats, the options, the inputs.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -51,6 +51,8 @@ EXACT = (
     ops.Broadcast, ops.Pad,
 )  # fmt: skip
 """Operators with float results that compute nothing, or one product."""
+Inputs = Callable[[Graph, int], Iterator[Array]]
+"""Inputs for the integer network of a seed."""
 THREADS = 1
 """Of the compiled network: more would only make small networks slower."""
 
@@ -150,6 +152,18 @@ def inputs(graph: Graph, seed: int) -> Iterator[Array]:
     yield np.where(rng.random(shape) < 0.5, reach, -reach).astype(np.float32)
 
 
+def edges(graph: Graph, seed: int) -> Iterator[Array]:
+    """Inputs where quantization rounds to the next integer, and the floats on both sides."""
+    x = graph.inputs[0]
+    rng = np.random.default_rng([seed, 2])
+    for node in graph.nodes.values():
+        if isinstance(node.op, ops.Quantize) and node.inputs[0] == x:
+            lo, hi = node.op.dtype.min - 2, node.op.dtype.max + 2
+            ties = rng.integers(lo, hi, graph.type(x).shape, endpoint=True) + np.float32(0.5)
+            middle = (ties * graph.constants[node.inputs[1]]).astype(np.float32)
+            yield from (np.nextafter(middle, middle + way) for way in (-1, 0, 1))
+
+
 # Float steps
 
 
@@ -205,11 +219,11 @@ def check_integer(seed: int) -> None:
     assert parse_graph(print_graph(graph)) == graph
 
 
-def check_torch_execution(seed: int) -> None:
+def check_torch_execution(seed: int, choose: Inputs = inputs) -> None:
     """Fake-quantized torch equals the interpreter: every value of integer networks."""
     graph = quantized(seed)
     module = GraphModule(graph)
-    for x in inputs(graph, seed):
+    for x in choose(graph, seed):
         values: dict[str, Array] = {}
 
         def keep(name: str, value: Tensor, values: dict[str, Array] = values) -> None:
@@ -221,7 +235,7 @@ def check_torch_execution(seed: int) -> None:
         compare(graph, x, values)
 
 
-def check_compiled(seed: int) -> None:
+def check_compiled(seed: int, choose: Inputs = inputs) -> None:
     """The network compiled by TVM equals the interpreter."""
     graph = quantized(seed)
     if rounded(graph):  # what enters integers is looked at, too
@@ -230,7 +244,7 @@ def check_compiled(seed: int) -> None:
         graph = Graph(graph.name, graph.nodes, (*graph.outputs, *watched), graph.constants)
         graph.verify()
     runner = HostTarget(threads=THREADS).runner(graph)
-    for x in inputs(graph, seed):
+    for x in choose(graph, seed):
         compare(graph, x, dict(zip(graph.outputs, runner.run(x), strict=True)))
 
 

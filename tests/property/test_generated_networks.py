@@ -68,6 +68,16 @@ def test_compiled(seed: int) -> None:
     steps.check_compiled(seed)
 
 
+@pytest.mark.parametrize("seed", FAST)
+def test_rounding_edges_in_torch(seed: int) -> None:
+    steps.check_torch_execution(seed, steps.edges)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_edges_compiled(seed: int) -> None:
+    steps.check_compiled(seed, steps.edges)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", soak_seeds())
 def test_everything(seed: int) -> None:
