@@ -42,6 +42,23 @@ class Priced:
     """(rows,): operators without weights."""
     fixed_traffic: Array
 
+    def rows(self, chosen: slice) -> Priced:
+        """The tables of some rows."""
+        return Priced(
+            self.cycles[chosen], self.traffic[chosen], self.fixed_cycles[chosen],
+            self.fixed_traffic[chosen],
+        )  # fmt: skip
+
+    @staticmethod
+    def join(parts: Sequence[Priced]) -> Priced:
+        """Rows of all parts, in order."""
+        return Priced(
+            np.concatenate([p.cycles for p in parts]),
+            np.concatenate([p.traffic for p in parts]),
+            np.concatenate([p.fixed_cycles for p in parts]),
+            np.concatenate([p.fixed_traffic for p in parts]),
+        )
+
 
 _Seen: TypeAlias = dict[object, tuple[Array, Array]]
 

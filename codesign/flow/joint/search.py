@@ -77,11 +77,14 @@ class Search:
         """Until every accelerator is solved or discarded, or time ends."""
         start = time.perf_counter()
         problem = self.problem
-        bounds = Bounds(self.space, problem.timing, self.tables.by, problem.pipelined)
-        metrics = self._metrics(self.tables.price(bounds), self._least_use(bounds))
+        if problem.store.bounds is None:
+            fresh = Bounds(self.space, problem.timing, self.tables.by, problem.pipelined)
+            problem.store.bounds = fresh, self.tables.price(fresh)
+        bounds, priced = problem.store.bounds
+        metrics = self._metrics(priced, self._least_use(bounds))
         lower, open_pairs = self._lower(metrics, np.arange(len(bounds)))
         lower[~open_pairs] = np.inf
-        members = _members(bounds.pair, len(bounds))
+        self.members = _members(bounds.pair, len(bounds))
         room = _CELLS // int(self.offsets[-1])
         batch = 0
         bound_left = np.inf
@@ -96,12 +99,12 @@ class Search:
                 break
             size = _BATCHES[min(batch, len(_BATCHES) - 1)]
             chosen = waiting[np.argsort(lower[waiting], kind="stable")[:size]]
-            held = np.cumsum([len(members[p]) for p in chosen])
+            held = np.cumsum([len(self.members[p]) for p in chosen])
             chosen = chosen[: max(1, int((held <= room).sum()))]
             before = len(self.multipliers)
             least = float(lower[chosen].min())
             lower[chosen] = np.inf
-            if not self._batch(np.concatenate([members[p] for p in chosen])):
+            if not self._batch([int(p) for p in chosen]):
                 self.complete, bound_left = False, least
                 break
             if len(self.multipliers) > before:
@@ -169,13 +172,30 @@ class Search:
 
     # ---- one batch ----
 
-    def _batch(self, places: Array) -> bool:
+    def _price(self, pairs: Sequence[int]) -> Priced:
+        """Tables of the accelerators of these pairs, filled unless kept from an earlier solve."""
+        problem, store = self.problem, self.problem.store
+        known = {p: store.pairs[p] for p in pairs if p in store.pairs}
+        missing = [p for p in pairs if p not in known]
+        if missing:
+            part = self.space.take(np.concatenate([self.members[p] for p in missing]))
+            filler = Filler(part, problem.timing, self.tables.by, problem.pipelined, problem.cache)
+            priced = self.tables.price(filler)
+            ends = np.cumsum([0, *(len(self.members[p]) for p in missing)])
+            for pair, (a, b) in zip(missing, pairwise(ends)):
+                known[pair] = priced.rows(slice(a, b))
+                store.keep(pair, known[pair])
+            if len(missing) == len(pairs):
+                return priced
+        return Priced.join([known[p] for p in pairs])
+
+    def _batch(self, pairs: Sequence[int]) -> bool:
         """Fill tables, discard by bounds, solve the rest. False when time ended in it."""
         start = time.perf_counter()
         problem = self.problem
-        part = self.space.take(places)
-        filler = Filler(part, problem.timing, self.tables.by, problem.pipelined, problem.cache)
-        metrics = self._metrics(self.tables.price(filler), part.use)
+        places = np.concatenate([self.members[p] for p in pairs])
+        use = {name: column[places] for name, column in self.space.use.items()}
+        metrics = self._metrics(self._price(pairs), use)
         self.seconds_tables += time.perf_counter() - start
         self.tabled += len(places)
         lower, alive = self._lower(metrics, places)
