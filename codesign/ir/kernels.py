@@ -233,8 +233,14 @@ def softmax(x: Array, axis: int) -> Array:
 
 
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
-    """Normalise over the trailing axes that gamma covers."""
+    """Normalise over the trailing axes that gamma covers.
+
+    In double precision: the rounding error of a mean may be all that is left of a row of equal
+    values, and is divided by the square root of eps there.
+    """
     axes = tuple(range(x.ndim - gamma.ndim, x.ndim))
-    centred = x - x.mean(axis=axes, keepdims=True)
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean(axis=axes, keepdims=True)
     variance = np.square(centred).mean(axis=axes, keepdims=True)
-    return np.asarray(centred / np.sqrt(variance + x.dtype.type(eps)) * gamma + beta)
+    normal = centred / np.sqrt(variance + eps) * gamma + beta
+    return np.asarray(normal.astype(x.dtype))

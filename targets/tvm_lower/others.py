@@ -163,18 +163,20 @@ def _at(index: Index, axes: list[int]) -> Index:
 
 
 def make_layer_norm(kernel: Kernel, node: Node) -> Anchor:
-    """Layer norm in two passes."""
+    """Layer norm in two passes; the mean in float64, since its rounding error may be all that is
+    left of a row of equal values."""
     op = node.op
     assert isinstance(op, ops.LayerNorm)
     x, gamma, beta = (kernel.value(name) for name in node.inputs)
     shape, dtype = node.type.shape, storage(node.type.dtype)
     rank = len(kernel.type(node.inputs[1]).shape)
     kept = list(range(len(shape) - rank))
-    count = const(math.prod(shape[len(shape) - rank :]), dtype)
-    total = _reduction(x, shape, kept, lambda v, _: v, te.sum, "first")
+    terms = math.prod(shape[len(shape) - rank :])
+    count, count64 = const(terms, dtype), const(terms, "float64")
+    total = _reduction(x, shape, kept, lambda v, _: v.astype("float64"), te.sum, "first")
 
     def centred(value: Expr, at: Index) -> Expr:
-        return value - total(at) / count
+        return (value.astype("float64") - total(at) / count64).astype(dtype)
 
     square = _reduction(x, shape, kept, lambda v, at: centred(v, at) * centred(v, at), te.sum,
                         "second")

@@ -118,6 +118,15 @@ def test_norms_and_softmax() -> None:
         check(ops.Softmax(axis), x * 30)
 
 
+@pytest.mark.parametrize("size", [3, 6, 7, 10, 56])
+def test_layer_norm_of_equal_values(size: int) -> None:
+    """Nothing is left but beta, though the mean of equal floats may be another float."""
+    x = np.repeat(values(0, 64, 1) * 5, size, 1).astype(np.float32)
+    gamma, beta = values(1, size).astype(np.float32), values(2, size).astype(np.float32)
+    (found,) = run(single(ops.LayerNorm(1e-6), x, gamma, beta), x, gamma, beta)
+    npt.assert_array_equal(found, np.broadcast_to(beta, x.shape))
+
+
 def test_arithmetic_broadcasts() -> None:
     for other in ((2, 3, 4, 5), (3, 1, 1), (1, 3, 1, 1), (), (2, 1, 4, 1)):
         check(ops.Add(), values(0, 2, 3, 4, 5), values(1, *other))

@@ -55,6 +55,16 @@ def test_operator(op: ops.Op, shapes: list[tuple[int, ...]]) -> None:
     assert_close(single(op, TensorType(x.shape, F32), *constants), x)
 
 
+@pytest.mark.parametrize("size", [3, 7, 56])
+def test_layer_norm_of_equal_values(size: int) -> None:
+    """Nothing is left but beta, though the mean of equal floats may be another float."""
+    x = np.repeat(floats(64, 1) * 5, size, 1)
+    gamma, beta = floats(size, seed=1), floats(size, seed=2)
+    graph = single(ops.LayerNorm(1e-6), TensorType(x.shape, F32), gamma, beta)
+    assert_exact(graph, [(x,)])
+    np.testing.assert_array_equal(compiled(graph).run(x)[0], np.broadcast_to(beta, x.shape))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_generated(seed: int) -> None:
     graph = random_graph(seed, prepared=bool(seed % 2), blocks=3, single_output=bool(seed % 3))
