@@ -43,12 +43,41 @@ def network() -> tuple[Graph, Array]:
     return graph, rng.normal(size=(12, 2, 3, 3)).astype(np.float32)
 
 
-def test_quadratic_trace_is_exact() -> None:
-    """f = ½ xᵀAx with a diagonal A: every draw gives the trace itself."""
-    x = torch.ones(5, requires_grad=True)
-    diagonal = torch.tensor([1.0, 2.0, 3.0, -4.0, 5.0])
-    loss = 0.5 * (diagonal * x * x).sum()
-    assert traces(loss, [x], 3, torch.Generator().manual_seed(0)) == [7.0]
+def test_trace_of_two_classes_is_exact() -> None:
+    """Two classes at ½: a draw gives ‖x‖², twice the trace, or nothing."""
+    x = torch.tensor([[3.0, 4.0]])
+    weight = torch.zeros(2, 2, requires_grad=True)
+    found = [
+        traces(x @ weight.T, [weight], 1, torch.Generator().manual_seed(seed)) for seed in range(8)
+    ]
+    # S = ¼ [[1, −1], [−1, 1]]: signs that agree are in its null space
+    assert {round(value, 4) for (value,) in found} == {0.0, 25.0}  # √½ is not exact
+
+
+def test_a_small_trace_beside_a_great_one() -> None:
+    """The bias of a layer whose weights have 10⁸ times its trace."""
+    generator = torch.Generator().manual_seed(0)
+    x = 1e4 * torch.sign(torch.randn(20, 1, generator=generator))
+    weight = (1e-4 * torch.randn(5, 1, generator=generator)).requires_grad_()
+    bias = torch.randn(5, generator=generator).requires_grad_()
+    outputs = x @ weight.T + bias
+    great, small = traces(outputs, [weight, bias], 400, generator, 0.0)
+    answers = outputs.detach().softmax(1)
+    want = float((answers * (1 - answers)).sum(1).mean())
+    assert small == pytest.approx(want, rel=0.1)
+    assert great == pytest.approx(1e8 * want, rel=0.1)
+
+
+def test_draws_end_when_the_traces_are_known() -> None:
+    """The default stops early, and within its tolerance of many draws."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(50, 6, generator=generator), torch.randn(4, 6, generator=generator)
+    outputs = x @ weight.requires_grad_().T
+    (many,) = traces(outputs, [weight], 1000, generator, 0.0)
+    before = generator.get_state()
+    (few,) = traces(outputs, [weight], 10**9, generator)
+    assert few == pytest.approx(many, rel=0.15)
+    assert traces(outputs, [weight], 10**9, generator.set_state(before)) == [few]
 
 
 def test_trace_of_a_network() -> None:

@@ -174,7 +174,7 @@ class _Work:
             self._step(done, total)
 
         curvature = self.cache.remember(
-            ("hessian", "curvature", HESSIAN_DRAWS),
+            ("hessian", "mean curvature", HESSIAN_DRAWS),
             lambda: mean_curvatures(
                 probe, list(self.root_of), self.roots, HESSIAN_DRAWS, seed, step
             ),
