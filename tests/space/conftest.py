@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -98,6 +99,16 @@ def draw_question(seed: int) -> Question:
 def oracle(question: Question, board: str, by: By) -> int | None:
     """The least objective in the tables' units, by trying every accelerator that fits the device
     with every combination of formats, fused and not; None when nothing is feasible."""
+    best: int | None = None
+    for values, runs in designs(question, board, by):
+        found = int(values[question.arguments["objective"]][runs].min())
+        best = found if best is None else min(best, found)
+    return best
+
+
+def designs(question: Question, board: str, by: By) -> Iterator[tuple[dict[str, Any], Any]]:
+    """For every combination of formats that is allowed: every metric of every accelerator, and
+    which of these run it within the limits (at least one)."""
     args, workload = question.arguments, question.workload
     device = load_device(board)
     space: Space = generate(device, question.options, drop_dominated=False)
@@ -107,7 +118,6 @@ def oracle(question: Question, board: str, by: By) -> int | None:
     count = len(space)
     fixed_c = sum((unpack(filler.vector(o), by)[0] for o in workload.vector_ops), np.zeros(count))
     fixed_t = sum((unpack(filler.vector(o), by)[1] for o in workload.vector_ops), np.zeros(count))
-    best: int | None = None
     rows = {
         (i, f): filler.layer(layer.shape, FORMATS[f])
         for i, layer in enumerate(workload.layers)
@@ -148,9 +158,7 @@ def oracle(question: Question, board: str, by: By) -> int | None:
         if "energy_uj" in limits:
             runs = runs & (values["energy"] <= int(limits["energy_uj"] * 10**9))
         if runs.any():
-            found = int(values[args["objective"]][runs].min())
-            best = found if best is None else min(best, found)
-    return best
+            yield values, runs
 
 
 def _allowed(question: Question, pick: tuple[str, ...]) -> bool:

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from codesign.errors import InfeasibleError, InputError
-from codesign.flow.joint import joint_problem
+from codesign.flow.joint import best_reward, joint_problem
 from codesign.flow.joint import solve as solve_joint
 from codesign.solvers.decimals import to_decimal
 from codesign.solvers.solution import Status
+from codesign.space.generate import DenseKind
 from codesign.space.workload import Chain, Workload
-from tests.space.conftest import draw_question, oracle
+from tests.space.conftest import designs, draw_question, oracle
 
 BOARDS = ("ultra96", "pynq-z2", "ulx3s-85f")
 
@@ -165,3 +167,55 @@ def test_losses_of_floats_are_rounded_once() -> None:
     }
     result = solve(0, loss=loss, limits={}, objective="loss", ties=(), forbid=())
     assert result.loss == len(question.workload.layers) * Decimal("0.333333333")
+
+
+@pytest.mark.parametrize("seed", [1, 4, 7, 9])
+def test_reward_against_all_designs(seed: int) -> None:
+    question = draw_question(seed)
+    limits = {"latency_ms": Decimal(1000)}
+    question.arguments.update(objective="loss", limits=limits, ties=(), forbid=())
+    problem = joint_problem(
+        question.workload, "pynq-z2", space=question.options, **question.arguments
+    )
+    clock = problem.device.clock_hz
+    target = 0.2
+    best = 0.0
+    for values, runs in designs(question, "pynq-z2", problem.tables.by):
+        latency = values["latency"][runs].min() / clock * 1e3 / target
+        power = -0.1 if latency <= 1 else -0.3
+        best = max(best, (50 - values["loss"][0] / 100) * latency**power)
+    found = best_reward(problem, 50.0, target, -0.1, -0.3, tolerance=1e-9)
+    assert found.reward == pytest.approx(best, rel=1e-9)
+    assert found.reward <= found.bound <= found.reward * (1 + 2e-9)
+    with pytest.raises(InputError, match=r'^a reward needs a problem with objective "loss"'):
+        best_reward(replace(problem, limits={}), 50.0, target)
+    with pytest.raises(InputError, match=r"^a reward needs alpha and beta of at most 0"):
+        best_reward(problem, 50.0, target, alpha=1.0)
+
+
+def test_why_there_is_no_design() -> None:
+    question = draw_question(5)
+    free: dict[str, Any] = {"ties": (), "forbid": (), "objective": "latency"}
+    loosest = solve(5, **free, limits={})
+    least_loss = solve(5, **{**free, "objective": "loss"}, limits={}).loss
+    least_ms = loosest.cycles * 1000 / loosest.clock_hz
+    half = loosest.cycles // 2  # the limit lies half a cycle above and is shown in whole cycles
+    found = solve(5, **free, limits={
+        "latency_ms": Decimal(half * 2 + 1) * 500 / loosest.clock_hz, "loss": 10**6
+    })  # fmt: skip
+    assert found.certificate.status is Status.INFEASIBLE
+    assert found.why == (
+        f"infeasible: this limit cannot hold: latency_ms <= {half * 1000 / loosest.clock_hz:.6g} "
+        f"(feasible from {least_ms:.6g})"
+    )
+    found = solve(5, **free, limits={"loss": least_loss - Decimal("0.01"), "size_kb": 10**6})
+    assert found.why == (
+        f"infeasible: this limit cannot hold: loss <= {float(least_loss) - 0.01:.6g} "
+        f"(feasible from {float(least_loss):.6g})"
+    )
+    narrow = replace(question.options, kinds=(DenseKind(4, 4, lut=True),))
+    problem = joint_problem(question.workload, "pynq-z2", space=narrow, formats="w8a8")
+    assert solve_joint(problem).why == (
+        "infeasible whatever the limits: no accelerator of pynq-z2 runs every layer in the "
+        "formats offered (w8a8); offer narrower ones or deeper buffers"
+    )

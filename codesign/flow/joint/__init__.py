@@ -9,11 +9,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from codesign.flow.joint.build import LIMITS, joint_problem
+from codesign.flow.joint.explain import why_infeasible
 from codesign.flow.joint.problem import OBJECTIVES, JointProblem
 from codesign.flow.joint.result import Certificate, ChainChoice, JointResult, LayerChoice
+from codesign.flow.joint.reward import RewardResult, best_reward
 from codesign.flow.joint.search import Search
 from codesign.solvers.base import Deadline, Solver
+from codesign.solvers.solution import Status
 
 __all__ = [
     "LIMITS",
@@ -23,18 +28,26 @@ __all__ = [
     "JointProblem",
     "JointResult",
     "LayerChoice",
+    "RewardResult",
+    "best_reward",
     "joint_problem",
     "solve",
 ]
 
 
 def solve(
-    problem: JointProblem, time_limit: float | None = None, solver: Solver | None = None
-) -> JointResult:
+    problem: JointProblem, time_limit: float | None = None, solver: Solver | None = None,
+    explain: bool = True,
+) -> JointResult:  # fmt: skip
     """The best design with its certificate, within about ``time_limit`` seconds.
 
-    ``solver`` decides the knapsacks of a batch; the project's own when None.
+    ``solver`` decides the knapsacks of a batch; the project's own when None. Infeasible is an
+    answer: with ``explain``, ``why`` names a minimal set of limits and what would suffice.
     """
     from codesign.solvers.exact import Exact
 
-    return Search(problem, Deadline.after(time_limit), solver or Exact()).run()
+    deadline, solver = Deadline.after(time_limit), solver or Exact()
+    result = Search(problem, deadline, solver).run()
+    if result.certificate.status is Status.INFEASIBLE and explain:
+        result = replace(result, why=why_infeasible(problem, solver, deadline))
+    return result
