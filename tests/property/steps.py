@@ -8,7 +8,7 @@ data, the formats, the options, the inputs.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -42,6 +42,7 @@ from tests.passes.checks import (
     in_double,
     worst_error,
 )
+from tests.support.graphs import random_graph
 from tests.support.networks import random_network
 
 FLOAT_ERROR = 1e-4
@@ -105,12 +106,16 @@ def prepared(seed: int) -> Graph:
 @lru_cache(maxsize=64)
 def quantized(seed: int) -> Graph:
     """The integer network, with a random mix of formats."""
-    graph = prepared(seed)
+    return mixed(prepared(seed), seed, 0.0 if is_integer(seed) else 0.15)
+
+
+def mixed(graph: Graph, seed: int, floats: float) -> Graph:
+    """The integer form of a prepared network, formats and options by ``seed``."""
     rng = random.Random(seed)
     made = quantize_graph(
         graph,
         calibrate(graph, [samples(graph, seed, 8)]),
-        random_formats(graph, rng, 0.0 if is_integer(seed) else 0.15),
+        random_formats(graph, rng, floats),
         QuantOptions(
             method=rng.choice(METHODS),
             bias_correction=rng.random() < 0.5,
@@ -133,10 +138,14 @@ def random_formats(graph: Graph, rng: random.Random, floats: float) -> dict[str,
     return formats
 
 
-def samples(graph: Graph, seed: int, count: int) -> Array:
-    """Normal values, ``count`` times the graph's batch."""
-    n, *rest = graph.type(graph.inputs[0]).shape
-    return np.random.default_rng(seed).normal(size=(n * count, *rest)).astype(np.float32)
+def samples(graph: Graph, seed: int, count: int, spread: float = 1.0) -> dict[str, Array]:
+    """Normal values for every input, ``count`` times the graph's batch."""
+    rng = np.random.default_rng(seed)
+    shapes = {name: graph.type(name).shape for name in graph.inputs}
+    return {
+        name: rng.normal(0, spread, (n * count, *rest)).astype(np.float32)
+        for name, (n, *rest) in shapes.items()
+    }
 
 
 def inputs(graph: Graph, seed: int) -> Iterator[Array]:
@@ -220,10 +229,21 @@ def check_integer(seed: int) -> None:
 
 
 def check_torch_execution(seed: int, choose: Inputs = inputs) -> None:
-    """Fake-quantized torch equals the interpreter: every value of integer networks."""
+    """Fake-quantized torch equals the interpreter in every value."""
     graph = quantized(seed)
+    equals_in_torch(graph, ({graph.inputs[0]: x} for x in choose(graph, seed)))
+
+
+def check_compiled(seed: int, choose: Inputs = inputs) -> None:
+    """The network compiled by TVM equals the interpreter."""
+    graph = quantized(seed)
+    equals_compiled(graph, ({graph.inputs[0]: x} for x in choose(graph, seed)))
+
+
+def equals_in_torch(graph: Graph, batches: Iterable[Mapping[str, Array]]) -> None:
+    """Fake-quantized torch gives what the interpreter gives in every value."""
     module = GraphModule(graph)
-    for x in choose(graph, seed):
+    for arrays in batches:
         values: dict[str, Array] = {}
 
         def keep(name: str, value: Tensor, values: dict[str, Array] = values) -> None:
@@ -231,32 +251,34 @@ def check_torch_execution(seed: int, choose: Inputs = inputs) -> None:
                 values[name] = value.numpy().astype(graph.type(name).dtype.numpy)
 
         with torch.no_grad():
-            module.run({graph.inputs[0]: torch.from_numpy(x)}, observe=keep)
-        compare(graph, x, values)
+            module.run({name: torch.from_numpy(x) for name, x in arrays.items()}, observe=keep)
+        compare(graph, arrays, values)
 
 
-def check_compiled(seed: int, choose: Inputs = inputs) -> None:
-    """The network compiled by TVM equals the interpreter."""
-    graph = quantized(seed)
-    if rounded(graph):  # what enters integers is looked at, too
-        watched = [n.name for n in graph.nodes.values() if isinstance(n.op, ops.Quantize)]
-        watched = [name for name in watched if name not in graph.outputs]
+def equals_compiled(graph: Graph, batches: Iterable[Mapping[str, Array]]) -> None:
+    """TVM gives what the interpreter gives."""
+    if loose := rounded(graph):  # what enters integers there is looked at, too
+        watched = [
+            name for name in graph.nodes
+            if name in loose and graph.type(name).dtype.is_integer and name not in graph.outputs
+        ]  # fmt: skip
         graph = Graph(graph.name, graph.nodes, (*graph.outputs, *watched), graph.constants)
         graph.verify()
     runner = HostTarget(threads=THREADS).runner(graph)
-    for x in choose(graph, seed):
-        compare(graph, x, dict(zip(graph.outputs, runner.run(x), strict=True)))
+    for arrays in batches:
+        found = runner.run(*(arrays[name] for name in graph.inputs))
+        compare(graph, arrays, dict(zip(graph.outputs, found, strict=True)))
 
 
-def compare(graph: Graph, x: Array, found: Mapping[str, Array]) -> None:
-    """``found``, results of some nodes for the input ``x``, are what the interpreter computes.
+def compare(graph: Graph, inputs: Mapping[str, Array], found: Mapping[str, Array]) -> None:
+    """``found``, results of some nodes for ``inputs``, are what the interpreter computes.
 
     Bit for bit, unless float operators stand inside: these may round another way, and where
     their result is quantized this may give the next integer. The interpreter then goes on with
     the integer found, so that what follows must be equal bit for bit again.
     """
     loose = rounded(graph)
-    values: dict[str, Array] = {graph.inputs[0]: x, **graph.constants}
+    values: dict[str, Array] = {**inputs, **graph.constants}
     for node in graph.nodes.values():
         if node.name in values:
             continue
@@ -274,6 +296,18 @@ def compare(graph: Graph, x: Array, found: Mapping[str, Array]) -> None:
                 error = float(np.abs(one - value).max())
                 assert error <= FLOAT_ERROR * np.abs(value).max(), f"{node.name} is {error} off"
         values[node.name] = value
+
+
+def check_graph(seed: int, compiled: bool = False) -> None:
+    """A generated float graph, of several inputs and results, quantized: as for networks."""
+    graph = prepare().run(random_graph(seed, single_output=False)).graph
+    integer = mixed(graph, seed, 0.05)
+    integer.verify()
+    assert parse_graph(print_graph(integer)) == integer
+    batches = [samples(integer, seed + i, 1, 10.0**i) for i in range(4)]
+    equals_in_torch(integer, batches)
+    if compiled:
+        equals_compiled(integer, batches)
 
 
 def rounded(graph: Graph) -> frozenset[str]:

@@ -89,11 +89,24 @@ def test_everything(seed: int) -> None:
     steps.check_compiled(seed)
 
 
-def interpreted(seed: int) -> tuple[Graph, Array, dict[str, Array]]:
+@pytest.mark.parametrize("seed", range(40))
+def test_graphs_of_several_inputs_and_results(seed: int) -> None:
+    """Every float operator of the IR, also such as no frontend brings."""
+    steps.check_graph(seed, compiled=seed < 4)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("block", range(50))
+def test_graphs_of_several_inputs_and_results_soak(block: int) -> None:
+    for seed in range(1000 + 10 * block, 1010 + 10 * block):
+        steps.check_graph(seed, compiled=seed % 5 == 0)
+
+
+def interpreted(seed: int) -> tuple[Graph, dict[str, Array], dict[str, Array]]:
     """A quantized network, an input, and all its values."""
     graph = steps.quantized(seed)
-    x = next(steps.inputs(graph, seed))
-    return graph, x, run_values(graph, [x], keep="all")
+    x = {graph.inputs[0]: next(steps.inputs(graph, seed))}
+    return graph, x, run_values(graph, x, keep="all")
 
 
 def test_one_unit_is_noticed() -> None:
