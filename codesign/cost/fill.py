@@ -54,6 +54,9 @@ class Filler:
     _rows: dict[str, Array] = field(default_factory=dict)
     _loaded: set[str] = field(default_factory=set)
 
+    def __len__(self) -> int:
+        return len(self.space)
+
     @cached_property
     def machine(self) -> Machine:
         """What all cores share."""

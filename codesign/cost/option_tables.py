@@ -92,7 +92,7 @@ class OptionTables:
         for unit in self.units:
             for option in unit.options:
                 total = 0
-                for place, fmt in zip(unit.layers, option):
+                for place, fmt in unit.chosen(option).items():
                     if name == "size":
                         shape = self.workload.layers[place].shape
                         total += shape.weight_bytes(self.formats[fmt][0])
@@ -126,7 +126,7 @@ class OptionTables:
         self, pricing: Pricing, unit: Unit, option: tuple[str, ...],
         seen: _Seen,
     ) -> tuple[Array, Array]:  # fmt: skip
-        chosen = dict(zip(unit.layers, option))
+        chosen = unit.chosen(option)
         parts = []
         left = dict(chosen)
         if self.fusion:
@@ -136,6 +136,9 @@ class OptionTables:
                     for place in chain.layers:
                         del left[place]
         parts += [self._layer(pricing, place, fmt, seen) for place, fmt in left.items()]
+        if not parts:  # a variant without layers
+            zero = np.zeros(len(pricing), dtype=np.int64)
+            return zero, zero
         cycles, traffic = parts[0]
         for c, t in parts[1:]:
             cycles, traffic = np.minimum(cycles + c, NEVER), traffic + t
@@ -212,7 +215,7 @@ class OptionTables:
                 found.append(
                     sum(
                         self.workload.layers[p].shape.macs * self.energy.mac(*self.formats[f])
-                        for p, f in zip(unit.layers, option)
+                        for p, f in unit.chosen(option).items()
                     )
                 )
         return np.array(found, dtype=np.int64)

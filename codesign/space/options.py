@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from codesign.errors import InfeasibleError, InputError
 from codesign.space.workload import Workload
 
+ABSENT = "-"
+"""Stands for the format of a layer whose variant is not chosen."""
 MAX_OPTIONS = 20_000
 """Combinations of one unit, at most."""
 
@@ -25,7 +27,11 @@ class Unit:
     layers: tuple[int, ...]
     """Positions in the workload, ascending."""
     options: tuple[tuple[str, ...], ...]
-    """Formats of the layers, one tuple for each combination."""
+    """Formats of the layers, one tuple for each combination; ABSENT for layers left out."""
+
+    def chosen(self, option: tuple[str, ...]) -> dict[int, str]:
+        """The layers that are there, with their formats."""
+        return {p: f for p, f in zip(self.layers, option) if f != ABSENT}
 
 
 def units_of(
@@ -56,23 +62,29 @@ def units_of(
         if unknown:
             raise InputError(f"layer {name!r}: unknown format {unknown[0]!r} ({_list(formats)})")
         allowed[_place(places, name, "layer")] = tuple(f for f in formats if f in some)
+    for variants in workload.alternatives:
+        for place in (p for variant in variants for p in variant):
+            allowed[place] = (*allowed[place], ABSENT)
     shared = workload.shared_inputs()
     groups = [*map(list, shared), *tied, *([p for p, _ in clause] for clause in clauses)]
     if fused:
         groups += [list(chain.layers) for chain in workload.chains]
+    groups += [[p for variant in variants for p in variant] for variants in workload.alternatives]
     found = []
-    for members in _components(len(workload.layers), groups):
+    for component in _components(len(workload.layers), groups):
+        members = set(component)
         rules = _Rules(
-            same_bits={p: tuple(q for g in shared if p in g for q in g) for p in members},
-            same={p: tuple(q for g in tied if p in g for q in g) for p in members},
+            same_bits={p: tuple(q for g in shared if p in g for q in g) for p in component},
+            same={p: tuple(q for g in tied if p in g for q in g) for p in component},
             clauses=tuple(c for c in clauses if c and c[0][0] in members),
             bits=activation_bits,
+            variants=tuple(v for v in workload.alternatives if any(set(x) & members for x in v)),
         )
-        options = tuple(_enumerate(members, allowed, rules, workload))
+        options = tuple(_enumerate(component, allowed, rules, workload))
         if not options:
-            names = _list(workload.layers[p].name for p in members)
+            names = _list(workload.layers[p].name for p in component)
             raise InfeasibleError(f"ties, forbids and formats leave no choice for layers {names}")
-        found.append(Unit(tuple(members), options))
+        found.append(Unit(tuple(component), options))
     return tuple(found)
 
 
@@ -82,17 +94,35 @@ class _Rules:
     same: Mapping[int, tuple[int, ...]]
     clauses: tuple[tuple[tuple[int, str], ...], ...]
     bits: Mapping[str, int]
+    variants: tuple[tuple[tuple[int, ...], ...], ...]
 
     def allows(self, chosen: Mapping[int, str], place: int) -> bool:
         """Whether the choice of ``place`` agrees with those made before."""
         mine = chosen[place]
-        for other in self.same[place]:
-            if chosen.get(other, mine) != mine:
+        if not all(_one_variant(chosen, variants) for variants in self.variants):
+            return False
+        for other in self.same[place] if mine != ABSENT else ():
+            if chosen.get(other, mine) not in (mine, ABSENT):
                 return False
-        for other in self.same_bits[place]:
-            if self.bits[chosen.get(other, mine)] != self.bits[mine]:
+        for other in self.same_bits[place] if mine != ABSENT else ():
+            theirs = chosen.get(other, mine)
+            if theirs != ABSENT and self.bits[theirs] != self.bits[mine]:
                 return False
         return not any(all(chosen.get(p) == f for p, f in clause) for clause in self.clauses)
+
+
+def _one_variant(chosen: Mapping[int, str], variants: Sequence[Sequence[int]]) -> bool:
+    """Whether exactly one variant is there, or can still be."""
+    there = out = 0
+    for variant in variants:
+        made = [chosen[p] != ABSENT for p in variant if p in chosen]
+        if any(made) and not all(made):
+            return False
+        there += any(made)
+        out += bool(made) and not any(made)
+    if not variants:
+        return True
+    return there <= 1 and out < len(variants)
 
 
 def _enumerate(

@@ -118,11 +118,20 @@ class Workload:
     layers: tuple[Layer, ...]
     chains: tuple[Chain, ...] = ()
     vector_ops: tuple[VectorOp, ...] = ()
+    alternatives: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    """Variants of blocks: of each entry's sets of layers exactly one is there (it may be empty)."""
 
     def __post_init__(self) -> None:
         names = [layer.name for layer in self.layers]
         if len(set(names)) != len(names):
             raise InputError(f"workload {self.name!r}: layer names are not unique")
+        for variants in self.alternatives:
+            for chain in self.chains:
+                inside = [len(set(chain.layers) & set(variant)) for variant in variants]
+                if sum(inside) and max(inside) < len(chain.layers):
+                    raise InputError(
+                        f"workload {self.name!r}: a chain crosses the border of a variant"
+                    )
 
     @property
     def macs(self) -> int:
@@ -140,6 +149,40 @@ class Workload:
         for index, layer in enumerate(self.layers):
             readers.setdefault(layer.reads, []).append(index)
         return tuple(tuple(r) for r in readers.values() if len(r) > 1)
+
+
+def with_variants(name: str, blocks: Sequence[Sequence[Workload]]) -> Workload:
+    """One network of blocks in a row, each with one or more variants to choose from.
+
+    A layer is called ``variant.layer``. Raises InputError for a block without variants and for
+    variants with operators without weights where there is a choice.
+    """
+    layers: list[Layer] = []
+    chains: list[Chain] = []
+    ops: list[VectorOp] = []
+    alternatives = []
+    for number, block in enumerate(blocks):
+        if not block:
+            raise InputError(f"block {number} of {name!r} has no variant")
+        places = []
+        for variant in block:
+            start = len(layers)
+            prefix = f"{variant.name}."
+            if len(block) > 1 and variant.vector_ops:
+                raise InputError(
+                    f"block {number} of {name!r}: variant {variant.name!r} has operator "
+                    f"{variant.vector_ops[0].name!r}; a block with a choice holds layers only"
+                )
+            layers += [replace(x, name=prefix + x.name, reads=prefix + x.reads)
+                       for x in variant.layers]  # fmt: skip
+            ops += [replace(op, name=prefix + op.name) for op in variant.vector_ops]
+            for c in variant.chains:
+                expand, project = (None if i is None else i + start for i in (c.expand, c.project))
+                chains.append(Chain(expand, c.depthwise + start, project, c.local_residual))
+            places.append(tuple(range(start, len(layers))))
+        if len(block) > 1:
+            alternatives.append(tuple(places))
+    return Workload(name, tuple(layers), tuple(chains), tuple(ops), tuple(alternatives))
 
 
 def layer_shape(graph: Graph, node: Node) -> LayerShape:

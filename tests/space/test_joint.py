@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -15,7 +16,7 @@ from codesign.flow.joint import solve as solve_joint
 from codesign.solvers.decimals import to_decimal
 from codesign.solvers.solution import Status
 from codesign.space.generate import DenseKind
-from codesign.space.workload import Chain, Workload
+from codesign.space.workload import Chain, Workload, with_variants
 from tests.space.conftest import designs, draw_question, oracle
 
 BOARDS = ("ultra96", "pynq-z2", "ulx3s-85f")
@@ -219,3 +220,47 @@ def test_why_there_is_no_design() -> None:
         "infeasible whatever the limits: no accelerator of pynq-z2 runs every layer in the "
         "formats offered (w8a8); offer narrower ones or deeper buffers"
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_variants_against_every_network(seed: int) -> None:
+    parts = [draw_question(50 + 3 * seed + i) for i in range(3)]
+    empty = Workload("skip", ())
+    names = [replace(q.workload, name=f"v{i}", vector_ops=()) for i, q in enumerate(parts)]
+    formats = ("w8a8", "w4a4")
+    rng = random.Random(seed)
+    whole = with_variants("net", [[names[0]], [names[1], names[2]]])
+    loss = {
+        layer.name: {f: Decimal(rng.randint(0, 99)) for f in formats} for layer in whole.layers
+    }
+    limits: dict[str, Any] = {"loss": Decimal(60 * len(parts[0].workload.layers))}
+
+    def best(blocks: Any) -> Any:
+        problem = joint_problem(
+            with_variants("net", blocks), "pynq-z2", formats=formats, space=parts[0].options,
+            loss=loss, limits=limits,
+        )  # fmt: skip
+        return solve_joint(problem)
+
+    for variants in ([names[1], names[2]], [names[1], names[2], empty]):
+        chosen = best([[names[0]], variants])
+        singles = [best([[names[0]], [variant]]).certificate.objective for variant in variants]
+        reached = [value for value in singles if value is not None]
+        assert chosen.certificate.objective == (min(reached) if reached else None)
+        if reached:
+            there = {layer.name.split(".")[0] for layer in chosen.layers}
+            assert len(there - {"v0"}) <= 1
+
+
+def test_variant_messages() -> None:
+    question = next(q for q in map(draw_question, range(99)) if q.workload.vector_ops)
+    work = question.workload
+    with pytest.raises(InputError) as raised:
+        with_variants("net", [[work, work]])
+    assert str(raised.value) == (
+        f"block 0 of 'net': variant {work.name!r} has operator 'v0'; a block with a choice holds "
+        "layers only"
+    )
+    with pytest.raises(InputError) as raised:
+        with_variants("net", [[]])
+    assert str(raised.value) == "block 0 of 'net' has no variant"

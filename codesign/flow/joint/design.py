@@ -28,7 +28,7 @@ def design_of(
     machine = Machine(device.dram_rate, device.dram_latency_cycles, problem.timing)
     chosen: dict[int, str] = {}
     for unit, option in zip(tables.units, options):
-        chosen.update(zip(unit.layers, unit.options[option]))
+        chosen.update(unit.chosen(unit.options[option]))
     layers: dict[int, LayerChoice] = {}
     chains = []
     traffic = cycles = 0
@@ -41,6 +41,8 @@ def design_of(
             layer.name, fmt, found.engine, found.tile, taken, found.cost.traffic
         )
     for chain in workload.chains if tables.fusion else ():
+        if chain.depthwise not in chosen:  # of a variant that was not chosen
+            continue
         parts = [layers[p] for p in chain.layers]
         if any((part.name, part.format) in tables.measured for part in parts):
             continue
