@@ -21,11 +21,11 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -140,17 +140,17 @@ class Bench:
 
         The choice sees no label; ``labelled`` has the design measure and predict accuracy too.
         """
-        name = "-".join((method, *self.asked["formats"], str(limit), str(self.asked["seed"])))
         asked = self.asked if labelled else {**self.asked, "eval": None}
-        return codesign.design(
-            "zoo:resnet8",
-            cache_dir() / "benchmarks" / "resnet8" / name,
-            progress=self.progress,
-            max_size_kb=float(limit / 1000),
-            objective="loss",
-            sensitivity=method,
-            **asked,
-        )
+        with tempfile.TemporaryDirectory() as out:  # always by the code as it is
+            return codesign.design(
+                "zoo:resnet8",
+                out,
+                progress=self.progress,
+                max_size_kb=float(limit / 1000),
+                objective="loss",
+                sensitivity=method,
+                **asked,
+            )
 
     def same_size(self, limit: Decimal) -> tuple[Decimal, Decimal]:
         """Least and greatest size in bytes that count as the same as ``limit``."""
@@ -228,12 +228,16 @@ def random_assignments(
     )
 
 
-def how_many(sizes: Mapping[str, Mapping[str, int]], low: Decimal, high: Decimal) -> int | None:
-    """Assignments of that size, all of them, or None where they are too many to count."""
-    rows: Iterator[tuple[int, ...]] = iter(tuple(row.values()) for row in sizes.values())
-    if math.prod(len(row) for row in sizes.values()) > 1 << 18:
-        return None
-    return sum(low <= sum(entry) <= high for entry in product(*rows))
+def how_many(sizes: Mapping[str, Mapping[str, int]], low: Decimal, high: Decimal) -> int:
+    """Assignments of ``low`` to ``high`` bytes, all of them (agreement on activations aside)."""
+    ways = {0: 1}
+    for row in sizes.values():
+        longer: dict[int, int] = {}
+        for total, count in ways.items():
+            for size in row.values():
+                longer[total + size] = longer.get(total + size, 0) + count
+        ways = longer
+    return sum(count for total, count in ways.items() if low <= total <= high)
 
 
 def standard_error(one: Bits, other: Bits) -> float:
@@ -363,11 +367,10 @@ def show(report: dict[str, Any]) -> None:
     )
     if report["predicted"] is not None:
         print(f"predicted accuracy of the chosen design: {report['predicted']:.2f} %")
-    possible = "uncounted many" if spread["possible"] is None else spread["possible"]
     print(
         f"random: best {spread['best']:.2f}, median {spread['median']:.2f}, worst "
         f"{spread['worst']:.2f} %; {spread['at_least']:.0f} to {report['limit']:.0f} bytes, "
-        f"{possible} assignments of that size, seed {report['seed']}"
+        f"{spread['possible']} assignments of that size exist, seed {report['seed']}"
     )
     for claim, held in report["claims"].items():
         print(f"{'yes' if held else 'NO ':3} {claim}")
@@ -382,7 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--random", type=int, default=20, help="rivals of the same size")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--methods", default="auto,hessian,noise",
+        "--methods", default="auto,hessian,noise,weight-only",
         help="sensitivity methods to design by; the claims are about the first",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true")
