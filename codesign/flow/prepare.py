@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from codesign import __version__
 from codesign.errors import InputError, UnsupportedError
 from codesign.flow.options import DesignOptions
 from codesign.flow.progress import Progress
@@ -159,7 +160,7 @@ def prepare(options: DesignOptions, progress: Progress) -> Prepared:
         target=target,
         calib=calib,
         eval=labelled,
-        input_digest=digest(network.content_hash, sorted(data.items(), key=str)),
+        input_digest=digest(__version__, network.content_hash, sorted(data.items(), key=str)),
     )
 
 
