@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codesign.errors import InputError, UnsupportedError, VerifyError
+from codesign.errors import InputError, VerifyError
 from codesign.frontend.network import Network
 from codesign.ir.graph import Graph
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _SUFFIXES = (".onnx", ".pt2", ".ir", ".tflite")
-_EXPECTED = "FILE.onnx, FILE.pt2, FILE.ir, zoo:NAME or package.module:factory"
+_EXPECTED = "FILE.onnx, FILE.pt2, FILE.tflite, FILE.ir, zoo:NAME or package.module:factory"
 
 
 def load_network(
@@ -27,8 +27,8 @@ def load_network(
 ) -> Network:
     """Read the network that ``spec`` names.
 
-    ``spec``: ``file.onnx``, ``file.pt2``, ``file.ir`` (text IR), ``zoo:NAME``, or
-    ``package.module:factory``, a function without arguments that returns a module and a tuple of
+    ``spec``: ``file.onnx``, ``file.pt2``, ``file.tflite``, ``file.ir`` (text IR), ``zoo:NAME``,
+    or ``package.module:factory``, a function without arguments that returns a module and a tuple of
     example inputs. ``batch`` is what a dynamic first dimension becomes, and the first dimension
     of a module's example inputs where it is not 1. ``weights`` (zoo only) is a weight file,
     ``seed`` gives a zoo network its random weights without one.
@@ -95,10 +95,9 @@ def _from_file(path: Path, batch: int) -> Graph:
         return from_program(load_pt2(path), name, batch)
     if suffix == ".ir":
         return _from_text(path)
-    raise UnsupportedError(
-        f"network file {str(path)!r}: TFLite is not supported yet; convert it to ONNX "
-        "(python -m tf2onnx.convert --tflite FILE.tflite --output FILE.onnx --opset 18)"
-    )
+    from codesign.frontend.tflite_import import import_tflite
+
+    return import_tflite(path, batch, name)
 
 
 def _check_batch(graph: Graph, path: Path, batch: int) -> None:

@@ -87,8 +87,8 @@ CASES = [
     Case("missing network", "design {tmp}/none.onnx --out {tmp}/out", 2,
          "network file '{tmp}/none.onnx' not found"),
     Case("unknown kind of network", "inspect resnet", 2,
-         "network 'resnet' is not of a known kind; expected FILE.onnx, FILE.pt2, FILE.ir, "
-         "zoo:NAME or package.module:factory"),
+         "network 'resnet' is not of a known kind; expected FILE.onnx, FILE.pt2, "
+         "FILE.tflite, FILE.ir, zoo:NAME or package.module:factory"),
     Case("unknown zoo network", "inspect zoo:resnet19", 2, "did you mean 'resnet1"),
     Case("truncated ONNX", "inspect {tmp}/cut.onnx", 2,
          "network file '{tmp}/cut.onnx' is damaged or no ONNX file: it cannot be parsed; copy or "

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from codesign.errors import InputError, UnsupportedError
+from codesign.errors import InputError
 from codesign.frontend import content_hash, from_onnx, load_network
 from codesign.ir.text import print_graph
 from tests.frontend.test_onnx import IMAGE, model, node, weights
@@ -87,7 +87,9 @@ def test_wrong_factories(factories: str) -> None:
 
 
 def test_wrong_names(tmp_path: Path) -> None:
-    expected = "expected FILE.onnx, FILE.pt2, FILE.ir, zoo:NAME or package.module:factory"
+    expected = (
+        "expected FILE.onnx, FILE.pt2, FILE.tflite, FILE.ir, zoo:NAME or package.module:factory"
+    )
     assert message("net.h5") == f"network 'net.h5' is not of a known kind; {expected}"
     assert message("net") == f"network 'net' is not of a known kind; {expected}"
     assert message("gone.onnx") == "network file 'gone.onnx' not found"
@@ -101,17 +103,6 @@ def test_wrong_names(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_network("net.onnx", weights=Path("w.pt"))
     assert str(caught.value) == "weights are for zoo:NAME networks only, not for 'net.onnx'"
-
-
-def test_tflite_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "net.tflite"
-    path.write_bytes(b"\0\0\0\0TFL3")
-    with pytest.raises(UnsupportedError) as caught:
-        load_network(str(path))
-    assert str(caught.value) == (
-        f"network file {str(path)!r}: TFLite is not supported yet; convert it to ONNX "
-        "(python -m tf2onnx.convert --tflite FILE.tflite --output FILE.onnx --opset 18)"
-    )
 
 
 def test_zoo_seeds_and_hashes() -> None:
