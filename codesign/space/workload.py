@@ -14,7 +14,7 @@ from typing import Literal
 
 from codesign.errors import InputError, UnsupportedError
 from codesign.ir.graph import Graph, Node
-from codesign.ir.ops import Conv2d, Linear, Pool2d, Reduce
+from codesign.ir.ops import Conv2d, Linear, MatMul, Pool2d, Reduce
 
 PASS_THROUGH = ("reshape", "transpose", "slice", "pad", "activation", "clip", "resize")
 """Operators whose result has the format of their operand (with max pooling)."""
@@ -107,7 +107,8 @@ class VectorOp:
     load_bytes: int
     store_bytes: int
     work: int
-    """Element operations: window positions for pooling, elements for the others."""
+    """Element operations: window positions for pooling, products for a matmul of activations,
+    elements for the others."""
 
 
 @dataclass(frozen=True)
@@ -337,6 +338,8 @@ def _vector_op(graph: Graph, node: Node) -> VectorOp:
     work = max(node.type.size, 1)
     if isinstance(node.op, Pool2d):
         work *= node.op.kernel[0] * node.op.kernel[1]
+    elif isinstance(node.op, MatMul):
+        work *= graph.type(node.inputs[0]).shape[-1]
     elif isinstance(node.op, Reduce):
         work = loads
     return VectorOp(node.name, loads, node.type.size, work)
