@@ -13,7 +13,10 @@ import pytest
 from codesign.errors import InfeasibleError, InputError
 from codesign.flow.joint import best_reward, joint_problem
 from codesign.flow.joint import solve as solve_joint
+from codesign.flow.joint.search import Search
+from codesign.solvers.base import Deadline
 from codesign.solvers.decimals import to_decimal
+from codesign.solvers.exact import Exact
 from codesign.solvers.solution import Status
 from codesign.space.generate import DenseKind
 from codesign.space.workload import Chain, Workload, with_variants
@@ -264,3 +267,37 @@ def test_variant_messages() -> None:
     with pytest.raises(InputError) as raised:
         with_variants("net", [[]])
     assert str(raised.value) == "block 0 of 'net' has no variant"
+
+
+class EarlyEnd(Deadline):
+    """Time is up at the n-th look."""
+
+    looks = 0
+
+    @property
+    def passed(self) -> bool:
+        EarlyEnd.looks -= 1
+        return EarlyEnd.looks < 0
+
+    def remaining(self) -> float | None:
+        return None
+
+
+def test_ending_early_leaves_a_bound_below_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codesign.flow.joint.search._BATCHES", (1,))
+    statuses = set()
+    for seed in range(12):
+        question = draw_question(seed)
+        free: dict[str, Any] = {"ties": (), "forbid": (), "objective": "latency"}
+        arguments = {**question.arguments, **free, "limits": {}, "loss_budget": Decimal("0.4")}
+        problem = joint_problem(question.workload, "pynq-z2", space=question.options, **arguments)
+        best = solve_joint(problem).certificate
+        for looks in (1, 2):
+            EarlyEnd.looks = looks
+            proof = Search(problem, EarlyEnd(None), Exact()).run().certificate
+            statuses.add(proof.status)
+            if proof.objective is not None and best.objective is not None:
+                assert proof.bound is not None
+                assert proof.bound <= best.objective <= proof.objective
+                assert proof.status is not Status.OPTIMAL or proof.gap == 0
+    assert Status.FEASIBLE in statuses
