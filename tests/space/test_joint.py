@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from decimal import Decimal
@@ -18,6 +19,7 @@ from codesign.solvers.base import Deadline
 from codesign.solvers.decimals import to_decimal
 from codesign.solvers.exact import Exact
 from codesign.solvers.solution import Status
+from codesign.space.accelerator import Accelerator
 from codesign.space.generate import DenseKind
 from codesign.space.workload import Chain, Workload, with_variants
 from tests.space.conftest import designs, draw_question, oracle
@@ -301,3 +303,24 @@ def test_ending_early_leaves_a_bound_below_the_optimum(monkeypatch: pytest.Monke
                 assert proof.bound <= best.objective <= proof.objective
                 assert proof.status is not Status.OPTIMAL or proof.gap == 0
     assert Status.FEASIBLE in statuses
+
+
+def test_plain_data_holds_the_whole_design() -> None:
+    question = draw_question(2)
+    free: dict[str, Any] = {"ties": (), "forbid": (), "objective": "latency", "limits": {}}
+    result = solve(2, **free)
+    data = json.loads(json.dumps(result.to_data(), default=str))
+    assert Accelerator.from_data(data["accelerator"]) == result.accelerator
+    assert [layer["name"] for layer in data["layers"]] == [
+        layer.name for layer in question.workload.layers
+    ]
+    vector = data["cycles_modelled"] - sum(
+        item["cycles"] for item in (*data["layers"], *data["chains"])
+    )
+    assert (vector > 0) == bool(question.workload.vector_ops)
+    certificate = data["certificate"]
+    assert certificate["status"] == "optimal"
+    assert certificate["objective"] == certificate["bound"] == str(result.cycles)
+    assert certificate["architectures_solved"] + certificate["architectures_pruned"] == (
+        certificate["architectures_undominated"]
+    )

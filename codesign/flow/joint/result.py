@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
+from typing import Any
 
 from codesign.cost.chain import ChainTile
 from codesign.cost.resources import Resources
@@ -32,6 +33,21 @@ class Certificate:
     seconds_tables: float
     seconds_solve: float
     seconds: float
+
+    def to_data(self) -> dict[str, Any]:
+        """The certificate of a design file (DESIGN, section 4), with what tables took besides."""
+        return {
+            "status": str(self.status),
+            "objective": self.objective,
+            "bound": self.bound,
+            "gap": self.gap,
+            "architectures_solved": self.solved,
+            "architectures_pruned": self.pruned,
+            "architectures_generated": self.generated,
+            "architectures_undominated": self.undominated,
+            "seconds": self.seconds,
+            "seconds_tables": self.seconds_tables,
+        }
 
     @property
     def gap(self) -> Decimal | None:
@@ -94,6 +110,24 @@ class JointResult:
     def fps(self) -> float:
         """Images a second, one after the other."""
         return self.clock_hz / self.cycles if self.cycles else 0.0
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data for a design file: everything that was chosen, and the modelled figures."""
+        return {
+            "certificate": self.certificate.to_data(),
+            "accelerator": None if self.accelerator is None else self.accelerator.to_data(),
+            "layers": [asdict(layer) for layer in self.layers],
+            "chains": [asdict(chain) for chain in self.chains],
+            "resources_modelled": None if self.resources is None else asdict(self.resources),
+            "cycles_modelled": self.cycles,
+            "clock_hz": self.clock_hz,
+            "latency_ms_modelled": self.latency_ms,
+            "traffic_bytes_modelled": self.traffic,
+            "energy_pj_modelled": self.energy_pj,
+            "size_bytes": self.size_bytes,
+            "loss": self.loss,
+            "why": self.why,
+        }
 
     @property
     def formats(self) -> dict[str, str]:
