@@ -153,9 +153,10 @@ class Call:
             return lower.clamp(x, -1.0, 1.0)
         if code == 3:
             return lower.emit(ops.Activation("relu6"), [x], "relu6")
-        if code == 4:
-            return lower.emit(ops.Activation("tanh"), [x], "tanh")
-        raise NotLowerable(f"fused activation with code {code}")
+        raise NotLowerable(
+            f"fused activation with code {code}; relu (1), relu from -1 to 1 (2) and relu6 (3) "
+            "can be taken"
+        )
 
 
 IMAGE_AXIS = (0, 2, 3, 1)
