@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random search: what every other search has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from codesign.solvers.baselines.base import Baseline, Recorder, Space
+
+
+@dataclass
+class RandomSearch(Baseline):
+    """Independent samples, half of them leaning to options that keep the limits."""
+
+    name = "random"
+    summary = "random samples, half of them leaning to the limits"
+    batch: int = 256
+
+    def search(self, space: Space, record: Recorder, rng: np.random.Generator) -> None:
+        while not record.stop:
+            record.price(*space.sample(rng, min(self.batch, record.room)))
