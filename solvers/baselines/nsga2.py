@@ -106,4 +106,5 @@ def evolve(
             break
         algorithm.evaluator.eval(algorithm.problem, children)
         algorithm.tell(infills=children)
-    return decode(algorithm.pop.get("X"))
+    # no time for even one generation: what it would have started from
+    return (archs, columns) if algorithm.pop is None else decode(algorithm.pop.get("X"))
