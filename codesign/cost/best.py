@@ -116,10 +116,5 @@ def map_chain(
     if found is None:
         return None
     memory = Memory.of(device, accelerator.port_bits)
-    cost = chain_cost(
-        chain, formats, dense, depthwise, memory, found[1], machine.timing, pipelined
-    )
+    cost = chain_cost(chain, formats, dense, depthwise, memory, found[1], machine.timing, pipelined)
     return found[1], cost
-
-
-

@@ -312,6 +312,4 @@ def chain_shape(workload: Workload, chain: Chain) -> ChainShape:
         return None if index is None else workload.layers[index].shape
 
     depthwise = workload.layers[chain.depthwise].shape
-    return ChainShape(
-        shape(chain.expand), depthwise, shape(chain.project), chain.local_residual
-    )
+    return ChainShape(shape(chain.expand), depthwise, shape(chain.project), chain.local_residual)

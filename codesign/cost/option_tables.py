@@ -144,9 +144,7 @@ class OptionTables:
             cycles, traffic = np.minimum(cycles + c, NEVER), traffic + t
         return cycles, traffic
 
-    def _layer(
-        self, pricing: Pricing, place: int, fmt: str, seen: _Seen
-    ) -> tuple[Array, Array]:
+    def _layer(self, pricing: Pricing, place: int, fmt: str, seen: _Seen) -> tuple[Array, Array]:
         layer = self.workload.layers[place]
         measured = self.measured.get((layer.name, fmt))
         key = (layer.shape, fmt, measured)

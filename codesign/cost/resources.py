@@ -162,9 +162,7 @@ def engine_memory(engine: Engine) -> tuple[tuple[int, int, int], ...]:
     return tuple(found)
 
 
-def resources(
-    accelerator: Accelerator, device: Device, model: LutModel = DEFAULT_LUT
-) -> Resources:
+def resources(accelerator: Accelerator, device: Device, model: LutModel = DEFAULT_LUT) -> Resources:
     """Modelled use of the device by the accelerator, memories included.
 
     FF: two for each LUT of an adder tree would be pessimistic; one for each LUT of the engines and

@@ -175,9 +175,7 @@ def dense_table(
     """Best keys (cores, weight depths, activation depths, accumulator depths) of a dense layer,
     where every core may run it at every one of ``rates``."""
     repeat = shape.groups
-    one = replace(
-        shape, inputs=shape.inputs // repeat, outputs=shape.outputs // repeat, groups=1
-    )
+    one = replace(shape, inputs=shape.inputs // repeat, outputs=shape.outputs // repeat, groups=1)
     cells = _Cells(len(cores), grid.weight, grid.activation, grid.accumulator)
     for rate in rates:
         for priced in dense_prices(one, weight_bits, rate, cores, machine):

@@ -82,9 +82,7 @@ def dense_cost(
         )
         cost = dense_cost(one, weight_bits, engine, memory, tile, timing)
         n = shape.groups
-        return Cost(
-            n * cost.cycles, n * cost.compute, n * cost.load_bytes, n * cost.store_bytes
-        )
+        return Cost(n * cost.cycles, n * cost.compute, n * cost.load_bytes, n * cost.store_bytes)
     out_rows, out_width = shape.out_size
     lanes = engine.px * tile.rate
     rows = _parts(out_rows, tile.rows)
@@ -232,8 +230,12 @@ def best_tile(
     if engine.kind == "depthwise":
         tiles = (t for t in depthwise_tiles(shape, engine))
     else:
-        one = shape if shape.groups == 1 else replace(
-            shape, inputs=shape.inputs // shape.groups, outputs=shape.outputs // shape.groups
+        one = (
+            shape
+            if shape.groups == 1
+            else replace(
+                shape, inputs=shape.inputs // shape.groups, outputs=shape.outputs // shape.groups
+            )
         )
         tiles = (t for t in dense_tiles(one, engine, weight_bits, activation_bits))
     for tile in tiles:

@@ -154,9 +154,7 @@ class Space:
         )
         found, inverse = np.unique(keys, axis=0, return_inverse=True)
         engines = [
-            replace(
-                self.dense_bases[b], double=self.options.double[d], post=self.options.post[p]
-            )
+            replace(self.dense_bases[b], double=self.options.double[d], post=self.options.post[p])
             for b, d, p, _ in found
         ]
         ports = [self.device.ports[p] for *_, p in found]

@@ -200,9 +200,7 @@ def primes(n: int) -> list[int]:
 @cache
 def _best_pair(n: int, first: int, second: int) -> tuple[int, int]:
     """(a, b) of the largest product with a·b | n, a ≤ first, b ≤ second."""
-    pairs = (
-        (a, b) for a in divisors(n) if a <= first for b in divisors(n // a) if b <= second
-    )
+    pairs = ((a, b) for a in divisors(n) if a <= first for b in divisors(n // a) if b <= second)
     return max(pairs, key=lambda pair: pair[0] * pair[1])
 
 

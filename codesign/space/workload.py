@@ -305,8 +305,9 @@ def _chains(
             continue
         local = False
         if expand is not None and project is not None and layers[project].shape.residual:
-            local = _residual_source(graph, layers[project].name, joined) == (
-                graph.nodes[layers[expand].name].inputs[0]
+            local = (
+                _residual_source(graph, layers[project].name, joined)
+                == (graph.nodes[layers[expand].name].inputs[0])
             )
         chain = Chain(expand, index, project, local)
         used.update(chain.layers)

@@ -135,9 +135,7 @@ def test_chain() -> None:
     # load 6·6·16 + (128 + 64) + (72 + 64) + 128 + 128 = 1160 B = 73 + 10
     # dense 36 + 20 + 16 + 20, depthwise 72 + 20; store 256 B = 16; expansion drains 288/16 = 18
     for pipelined, compute in ((True, 92 + 92), (False, 92 + 92)):
-        cost = chain_cost(
-            chain(), formats, DENSE, DEPTHWISE, MEMORY, tile, TIMING, pipelined
-        )
+        cost = chain_cost(chain(), formats, DENSE, DEPTHWISE, MEMORY, tile, TIMING, pipelined)
         assert cost.cycles == 300 + 83 + compute + 16
         assert (cost.load_bytes, cost.store_bytes) == (1160, 256)
     # two row tiles of 4 input rows each: dense 2·(24 + 8 + 40), depthwise 2·(36 + 20); weights stay

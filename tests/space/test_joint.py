@@ -168,9 +168,7 @@ def test_bad_input(changes: dict[str, Any], message: str) -> None:
 def test_losses_of_floats_are_rounded_once() -> None:
     question = draw_question(0)
     formats = question.arguments["formats"].split(",")
-    loss = {
-        layer.name: dict.fromkeys(formats, 1 / 3) for layer in question.workload.layers
-    }
+    loss = {layer.name: dict.fromkeys(formats, 1 / 3) for layer in question.workload.layers}
     result = solve(0, loss=loss, limits={}, objective="loss", ties=(), forbid=())
     assert result.loss == len(question.workload.layers) * Decimal("0.333333333")
 
@@ -235,9 +233,7 @@ def test_variants_against_every_network(seed: int) -> None:
     formats = ("w8a8", "w4a4")
     rng = random.Random(seed)
     whole = with_variants("net", [[names[0]], [names[1], names[2]]])
-    loss = {
-        layer.name: {f: Decimal(rng.randint(0, 99)) for f in formats} for layer in whole.layers
-    }
+    loss = {layer.name: {f: Decimal(rng.randint(0, 99)) for f in formats} for layer in whole.layers}
     limits: dict[str, Any] = {"loss": Decimal(60 * len(parts[0].workload.layers))}
 
     def best(blocks: Any) -> Any:
@@ -321,6 +317,7 @@ def test_plain_data_holds_the_whole_design() -> None:
     certificate = data["certificate"]
     assert certificate["status"] == "optimal"
     assert certificate["objective"] == certificate["bound"] == str(result.cycles)
-    assert certificate["architectures_solved"] + certificate["architectures_pruned"] == (
-        certificate["architectures_undominated"]
+    assert (
+        certificate["architectures_solved"] + certificate["architectures_pruned"]
+        == (certificate["architectures_undominated"])
     )

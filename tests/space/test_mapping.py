@@ -40,15 +40,11 @@ def everything(layer: MapLayer, machine: Machine) -> tuple[int, int] | None:
     """The least (latency, bytes) over all mappings."""
     best: tuple[int, int] | None = None
     for parts in itertools.product(*map(splits, layer.bounds)):
-        levels: list[Six] = [
-            (r, s, p, q, c, k) for r, s, p, q, c, k in zip(*parts)
-        ]
+        levels: list[Six] = [(r, s, p, q, c, k) for r, s, p, q, c, k in zip(*parts)]
         dram, glob, pe, cluster, lane, inner = levels
         for stay in STAYS:
             try:
-                cost = map_cost(
-                    layer, machine, Mapping(dram, glob, pe, cluster, lane, inner, stay)
-                )
+                cost = map_cost(layer, machine, Mapping(dram, glob, pe, cluster, lane, inner, stay))
             except InfeasibleError:
                 continue
             value = (cost.latency, cost.noc_bytes + cost.dram_bytes)

@@ -88,9 +88,7 @@ def design_of(
     totals["loss"] = loss or 0
     totals |= {name: int(problem.space.use[name][place]) for name in RESOURCES}
     if totals[problem.objective] != value:
-        raise AssertionError(
-            f"tables say {problem.objective} {value}, the reference {totals}"
-        )
+        raise AssertionError(f"tables say {problem.objective} {value}, the reference {totals}")
     return JointResult(
         certificate, accelerator, tuple(layers.values()), tuple(chains),
         resources(accelerator, device), cycles, device.clock_hz, traffic,

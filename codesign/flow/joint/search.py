@@ -281,6 +281,7 @@ class Search:
             return JointResult(certificate)
         return design_of(self.problem, best.value, best.place, best.options, certificate)
 
+
 def _members(pair: Array, count: int) -> list[Array]:
     """Accelerators of each pair."""
     order = np.argsort(pair, kind="stable")
