@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning
 FAST = range(30)
 """Networks that CI takes through everything but what is slow."""
 SHARE = range(12)
-"""Those of them that CI exports to ONNX and compiles."""
+"""Those of them that CI compiles."""
 
 
 def soak_seeds() -> range:
@@ -58,7 +58,7 @@ def test_integers_in_torch(seed: int) -> None:
     steps.check_torch_execution(seed)
 
 
-@pytest.mark.parametrize("seed", SHARE)
+@pytest.mark.parametrize("seed", range(6))
 def test_onnx(seed: int) -> None:
     steps.check_onnx(seed)
 
@@ -73,7 +73,7 @@ def test_rounding_edges_in_torch(seed: int) -> None:
     steps.check_torch_execution(seed, steps.edges)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1))
 def test_rounding_edges_compiled(seed: int) -> None:
     steps.check_compiled(seed, steps.edges)
 
@@ -92,7 +92,7 @@ def test_everything(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_graphs_of_several_inputs_and_results(seed: int) -> None:
     """Every float operator of the IR, also such as no frontend brings."""
-    steps.check_graph(seed, compiled=seed < 4)
+    steps.check_graph(seed, compiled=seed < 2)
 
 
 @pytest.mark.soak
