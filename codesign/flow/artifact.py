@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from codesign.errors import InputError
 from codesign.flow.options import DesignOptions
 from codesign.flow.store import read_json, write_json
 
@@ -117,7 +118,19 @@ class Design:
     @classmethod
     def load(cls, folder: Path) -> Design:
         """Read ``folder/design.json``; raises InputError."""
-        data = read_json(folder / "design.json", FORMAT, "codesign design NETWORK --out DIR")
+        made_by = "codesign design NETWORK --out DIR"
+        data = read_json(folder / "design.json", FORMAT, made_by)
+        try:
+            return cls._from_data(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{folder / 'design.json'}: a field is missing, unknown or of a wrong type "
+                f"({type(error).__name__}: {error}), as in files of another version; make it anew "
+                f"with `{made_by}`"
+            ) from None
+
+    @classmethod
+    def _from_data(cls, data: dict[str, Any]) -> Design:
         del data["format"]
         accuracy = data["accuracy"]
         accuracy["baseline"] = accuracy.pop("float")

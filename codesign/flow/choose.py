@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import cast
 
+from codesign import __version__
 from codesign.data import cache_dir
 from codesign.errors import InputError
 from codesign.flow.accuracy_loop import AccuracyModel, Found, meet_accuracy
@@ -17,8 +19,16 @@ from codesign.flow.latency import solve_lazily
 from codesign.flow.options import DesignOptions
 from codesign.flow.prepare import Prepared, prepare
 from codesign.flow.progress import SILENT, Progress
-from codesign.flow.store import make_folder, write_text
+from codesign.flow.store import (
+    digest,
+    file_digest,
+    make_folder,
+    read_json,
+    write_json,
+    write_text,
+)
 from codesign.flow.tables import Tables, build_tables, limits
+from codesign.frontend.network import content_hash
 from codesign.ir.graph import Graph
 from codesign.ir.text import print_graph
 from codesign.quant import (
@@ -30,6 +40,7 @@ from codesign.quant import (
 from codesign.quant.sensitivity import SensitivityMethod, sensitivity
 from codesign.solvers.solution import Solution
 
+ACCURACY_FORMAT = "codesign-accuracy/1"
 FLOAT_IR = "network.ir"
 INTEGER_IR = "integer.ir"
 
@@ -97,13 +108,21 @@ class Session:
         ).graph
 
     def accuracy(self, graph: Graph, title: str) -> float:
-        """Accuracy of a graph on the eval data, in percent."""
+        """Accuracy of a graph on the eval data, in percent; kept on disk by content."""
         assert self.prepared.eval is not None
+        assert self.options.eval is not None
         x, y = self.prepared.eval
+        folder = make_folder(cache_dir() / "accuracy")
+        key = digest(__version__, content_hash(graph), file_digest(self.options.eval))
+        kept = folder / f"{key}.json"
+        with contextlib.suppress(InputError, KeyError, TypeError, ValueError):
+            return float(read_json(kept, ACCURACY_FORMAT, "codesign design")["percent"])
         with self.progress.task(f"Accuracy of {title} on {len(x)} inputs") as step:
-            return evaluate(
+            found = evaluate(
                 graph, x, y, progress=lambda done: step(done, len(x)), where=f"{self.options.eval}"
             ).top1
+        write_json(kept, {"format": ACCURACY_FORMAT, "percent": found})
+        return found
 
     def solve(self, loss_limit: Decimal | None) -> Solution:
         """Best design under a loss limit; measures layers as far as the choice needs it."""
@@ -134,9 +153,10 @@ def design(options: DesignOptions, out: Path, progress: Progress = SILENT) -> De
 
     Writes ``design.json``, ``network.ir`` (the prepared float graph) and ``integer.ir``.
     A finished design for the same inputs is kept as it is; an interrupted run goes on from its
-    cached sensitivities and measured layers. Raises InputError, UnsupportedError,
+    cached sensitivities, measured layers and accuracies. Raises InputError, UnsupportedError,
     InfeasibleError.
     """
+    options.require_files()
     out = make_folder(out)
     prepared = prepare(options, progress)
     if kept := _finished(out, prepared.input_digest):

@@ -15,7 +15,8 @@ from codesign.errors import InfeasibleError
 from codesign.flow.options import DesignOptions
 from codesign.flow.tables import Tables, to_problem
 from codesign.solvers import solve
-from codesign.solvers.solution import Solution, Status
+from codesign.solvers.problem import Problem
+from codesign.solvers.solution import Infeasible, Solution, Status
 
 MeasureLayers = Callable[[Mapping[str, str], "frozenset[str]"], Mapping[tuple[str, str], float]]
 """(choices, layers) → milliseconds of (layer, format), and of whatever else runs the same code."""
@@ -29,14 +30,18 @@ def solve_lazily(
 ) -> tuple[Solution, Tables]:
     """The optimum under measured latencies, with the tables as they are known then.
 
-    Raises InfeasibleError: bounds only rise by measuring, so infeasible stays infeasible.
+    Raises InfeasibleError: bounds only rise by measuring, so infeasible stays infeasible; the
+    nearest feasible values that it names are measured ones.
     """
     while True:
-        solution = solve(
-            to_problem(tables, options, loss_limit), options.solver, options.time_limit
-        )
+        problem = to_problem(tables, options, loss_limit)
+        solution = solve(problem, options.solver, options.time_limit)
         if solution.status is Status.INFEASIBLE:
             assert solution.explanation is not None
+            nearest = _unmeasured_nearest(problem, solution.explanation, tables, options)
+            if nearest is not None:
+                tables = tables.with_measured(measure(*nearest))
+                continue
             raise InfeasibleError(
                 f"{solution.explanation.text} (latency in ms, size in bytes; formats offered: "
                 f"{', '.join(tables.formats)})"
@@ -47,11 +52,29 @@ def solve_lazily(
             )
         if not options.wants_latency:
             return solution, tables
-        missing = frozenset(
-            layer
-            for layer, name in solution.choices.items()
-            if (layer, name) not in tables.measured
-        )
+        missing = _missing(tables, solution.choices)
         if not missing:
             return solution, tables
         tables = tables.with_measured(measure(solution.choices, missing))
+
+
+def _missing(tables: Tables, choices: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(layer for layer, f in choices.items() if (layer, f) not in tables.measured)
+
+
+def _unmeasured_nearest(
+    problem: Problem, why: Infeasible, tables: Tables, options: DesignOptions
+) -> tuple[Mapping[str, str], frozenset[str]] | None:
+    """A choice behind a "nearest feasible value", and its layers that count at a bound.
+
+    None where no such value depends on a bound.
+    """
+    if not any(limit.metric == "latency" for limit in why.limits):
+        return None
+    for conflict in why.limits:
+        rest = [limit for limit in problem.limits if limit.metric != conflict.metric]
+        relaxed = problem.with_limits(rest).with_objective(conflict.metric)
+        found = solve(relaxed, options.solver, options.time_limit, explain=False)
+        if found.choices is not None and (missing := _missing(tables, found.choices)):
+            return found.choices, missing
+    return None

@@ -11,7 +11,6 @@ import os
 import platform
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from codesign.flow.artifact import Design
 from codesign.flow.building import build, load_integer, load_runner
@@ -133,12 +132,3 @@ def machine() -> str:
     except OSError:
         pass
     return f"{name}, {os.cpu_count()} cores"
-
-
-def summary(measured: Measured) -> dict[str, Any]:
-    """The labelled figures that the command line prints."""
-    return {
-        "network_ms (measured, median)": measured.network_ms,
-        "network_ms (modelled, sum of layers)": measured.modelled_ms,
-        "model error": measured.model_error,
-    }

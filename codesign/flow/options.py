@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,7 +73,7 @@ class DesignOptions:
                 object.__setattr__(self, name, Path(value))
         self._choices()
         self._numbers()
-        self._files()
+        self._needs()
 
     def _choices(self) -> None:
         for name, allowed in (
@@ -119,10 +119,12 @@ class DesignOptions:
         bound("--rounds", self.rounds, 1, math.inf, "")
         bound("--batch", self.batch, 1, math.inf, "")
         bound("--jobs", self.jobs, 1, math.inf, "")
+        bound("--seed", self.seed, 0, math.inf, "")
         for metric, value, _ in self.limits:
             bound(f"--limit {metric}", value, 0, math.inf, "")
 
-    def _files(self) -> None:
+    def require_files(self) -> None:
+        """Raise InputError if a file is not there; what only reads a finished design needs none."""
         for flag, path in (
             ("--weights", self.weights),
             ("--calib", self.calib),
@@ -130,6 +132,8 @@ class DesignOptions:
         ):
             if path is not None and not path.is_file():
                 raise InputError(f"{flag} {path}: no such file")
+
+    def _needs(self) -> None:
         if self.eval is None and (self.max_drop is not None or self.min_accuracy is not None):
             flag = "--max-drop" if self.max_drop is not None else "--min-accuracy"
             raise InputError(
@@ -170,6 +174,8 @@ class DesignOptions:
         for name in ("weights", "calib", "eval"):
             if data[name] is not None:
                 data[name] = str(Path(data[name]).resolve())
+        if Path(self.network).is_file():
+            data["network"] = str(Path(self.network).resolve())
         data["limits"] = [list(item) for item in self.limits]
         data["formats"] = list(self.formats)
         return data
@@ -181,11 +187,3 @@ class DesignOptions:
         kept = {key: value for key, value in data.items() if key in known}
         kept["limits"] = tuple(tuple(item) for item in kept.get("limits", ()))
         return cls(**kept)
-
-
-@dataclass(frozen=True)
-class AccuracyLimit:
-    """The least accuracy, in percent, that a design must measure."""
-
-    percent: float
-    why: str = field(compare=False)

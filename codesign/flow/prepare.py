@@ -29,7 +29,7 @@ from codesign.quant import (
     load_calibration,
     load_eval,
 )
-from codesign.quant.data import batches, check_batch
+from codesign.quant.data import batches, check_batch, whole_batches
 from codesign.quant.formats import parse_formats
 from codesign.quant.histogram import Method
 from codesign.quant.qdq import QdqImport, absorb_qdq
@@ -74,7 +74,7 @@ class Prepared:
         """
         if self.calib is not None:
             return self.calib
-        return noise_inputs(self.graph, 16, self.options.seed)
+        return noise_inputs(self.graph, whole_batches(self.graph, 16), self.options.seed)
 
     @property
     def quant_options(self) -> QuantOptions:
@@ -104,7 +104,7 @@ class Prepared:
         with progress.task(f"Calibrating on {len(data)} inputs") as step:
             return calibrate(
                 self.graph,
-                batches(data, CALIBRATION_BATCH),
+                batches(data, whole_batches(self.graph, CALIBRATION_BATCH)),
                 progress=lambda done: step(done, len(data)),
                 where=self.data_name,
             )
@@ -112,6 +112,7 @@ class Prepared:
 
 def prepare(options: DesignOptions, progress: Progress) -> Prepared:
     """Load and check network, data and target; run the standard passes."""
+    options.require_files()
     target = load_target(options.target)
     if options.solver != "auto":
         SOLVERS.load(options.solver).require()  # now, not after minutes of measuring
@@ -141,11 +142,12 @@ def prepare(options: DesignOptions, progress: Progress) -> Prepared:
         )
     calib = None
     if options.calib is not None:
-        calib = load_calibration(options.calib)[: options.samples]
+        calib = load_calibration(options.calib)
+        calib = calib[: whole_batches(graph, min(options.samples, len(calib)))]
     labelled = None
     if options.eval is not None:
         labelled = load_eval(options.eval)
-        check_batch(graph, labelled[0][: graph.type(graph.inputs[0]).shape[0]], f"{options.eval}")
+        check_batch(graph, labelled[0], f"{options.eval}")
     data = options.to_data()
     for path in ("weights", "calib", "eval"):
         data[path] = None if data[path] is None else file_digest(getattr(options, path))

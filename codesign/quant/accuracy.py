@@ -10,7 +10,7 @@ import numpy as np
 
 from codesign.errors import InputError
 from codesign.ir.graph import Array, Graph
-from codesign.quant.data import batches, check_batch
+from codesign.quant.data import batches, check_batch, whole_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def evaluate(
             f"{shape[1]} classes"
         )
     module = GraphModule(graph)
-    size = module.batch or batch
+    size = module.batch or whole_batches(graph, batch)
     correct = done = 0
     (name,) = checked
     inputs = ({name: piece} for piece in batches(checked[name], size))

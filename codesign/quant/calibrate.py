@@ -11,7 +11,7 @@ import numpy as np
 
 from codesign.errors import InputError
 from codesign.ir.graph import Array, Graph
-from codesign.quant.data import Batch, batches, checked_batches
+from codesign.quant.data import Batch, batches, checked_batches, whole_batches
 from codesign.quant.dyadic import FloatArray
 from codesign.quant.histogram import Histogram, Method, ValueStats
 
@@ -93,7 +93,7 @@ def calibrate(
     done = started = current = 0  # samples in the pieces before the current one, and in it
     for batch in checked_batches(graph, data, where):
         size = len(next(iter(batch.values())))
-        piece = _PIECE if module.batch is None else module.batch
+        piece = whole_batches(graph, _PIECE) if module.batch is None else module.batch
         for parts in zip(*(batches(value, piece) for value in batch.values())):
             current = len(parts[0])
             with torch.no_grad():

@@ -43,9 +43,11 @@ def _load(path: Path | str, names: tuple[str, ...]) -> dict[str, Array]:
     if not path.is_file():
         raise InputError(f"no such data file: {path}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path} holds a single array; expected an .npz file with x")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            wanted = ", ".join(f"{name}=..." for name in names)
+            raise InputError(f"{path} holds a single array; write it with np.savez(FILE, {wanted})")
+        with archive:
             for name in names:
                 if name not in archive.files:
                     found = ", ".join(archive.files) or "none"
@@ -56,7 +58,9 @@ def _load(path: Path | str, names: tuple[str, ...]) -> dict[str, Array]:
 
 
 def _floats(x: Array, where: str) -> Array:
-    if x.ndim == 0 or len(x) == 0:
+    if x.ndim == 0:
+        raise InputError(f"{where} is a single number; expected one row a sample")
+    if len(x) == 0:
         raise InputError(f"{where} has no samples")
     if x.dtype.kind not in "fiu":
         raise InputError(f"{where} must hold numbers, got {x.dtype}")
@@ -106,6 +110,12 @@ def check_batch(graph: Graph, batch: Batch, where: str) -> dict[str, Array]:
         check_finite(value, f"{where}: input {name!r}")
         checked[name] = value
     return checked
+
+
+def whole_batches(graph: Graph, count: int) -> int:
+    """``count`` inputs or a little less in whole batches of the graph; one batch at least."""
+    batch = graph.type(graph.inputs[0]).shape[0]
+    return max(1, count // batch) * batch
 
 
 def batches(x: Array, size: int) -> Iterator[Array]:

@@ -30,7 +30,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"sensitivity": "hessian"},
      "--sensitivity hessian: needs calibration data; give --calib X.npz (array x), or use "
      "--sensitivity weight-only"),
-    ({"calib": Path("nowhere.npz")}, "--calib nowhere.npz: no such file"),
+    ({"seed": -1}, "--seed -1: expected a number of at least 0"),
     ({"formats": ()}, "--formats: expected at least one number format, e.g. w8a8,w4a8"),
     ({"formats": ("w8a8", "w8a8")}, "--formats w8a8,w8a8: names a format twice"),
 ]  # fmt: skip
@@ -41,6 +41,23 @@ def test_bad_options_are_refused_by_name(given: dict[str, Any], message: str) ->
     with pytest.raises(InputError) as caught:
         DesignOptions("zoo:digits", **given)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("field", ["weights", "calib", "eval"])
+def test_files_must_be_there_for_a_new_design(field: str) -> None:
+    given: dict[str, Any] = {field: Path("nowhere.npz")}
+    with pytest.raises(InputError) as caught:
+        DesignOptions("zoo:digits", **given).require_files()
+    assert str(caught.value) == f"--{field} nowhere.npz: no such file"
+
+
+def test_a_network_file_is_found_again_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.onnx").touch()
+    monkeypatch.chdir(tmp_path)
+    assert DesignOptions("net.onnx").to_data()["network"] == str(tmp_path / "net.onnx")
+    assert DesignOptions("zoo:digits").to_data()["network"] == "zoo:digits"
 
 
 def test_options_survive_json(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from codesign.errors import InputError
 from codesign.flow.artifact import Design
-from codesign.flow.ladder import LADDER_FORMAT, RUNGS
+from codesign.flow.ladder import LADDER_FORMAT, RUNGS, networks_digest
 from codesign.flow.measuring import Measured
 from codesign.flow.store import file_digest, read_json
 
@@ -86,7 +86,7 @@ def _ladder(folder: Path) -> list[dict[str, str]] | None:
         if path.is_file():
             raise
         return None
-    if data.get("design_digest") != file_digest(folder / "design.json"):
-        return None
+    if data.get("networks") != networks_digest(folder):
+        return None  # rungs of another design
     rungs: list[dict[str, str]] = data["ladder"]
     return rungs

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codesign.ir.graph import Array, Graph
 from codesign.quant.calibrate import Calibration, channel_axes
-from codesign.quant.data import batches
+from codesign.quant.data import batches, whole_batches
 from codesign.quant.groups import non_negative, roots
 from codesign.quant.options import QuantOptions
 from codesign.quant.torch_exec import Edit, GraphModule
@@ -60,7 +60,7 @@ class Probe:
         least = {name: calibration[name].least for name in graph.inputs}
         self.signs = non_negative(graph, least)
         self.roots = roots(graph, self.signs)
-        size = self.module.batch or _PIECE
+        size = self.module.batch or whole_batches(graph, _PIECE)
         self.pieces = [
             {k: torch.from_numpy(p.copy()) for k, p in zip(images, parts)}
             for parts in zip(*(batches(v, size) for v in images.values()))
