@@ -8,6 +8,7 @@ The verbs of the command line are functions here. They are imported when used: i
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -21,6 +22,9 @@ _LAZY = {
     "run": "codesign.api",
     "inspect": "codesign.api",
     "solve": "codesign.api",
+    "pareto": "codesign.api",
+    "opt": "codesign.api",
+    "list": "codesign.api",
     "Design": "codesign.flow.artifact",
     "DesignOptions": "codesign.flow.options",
     "CodesignError": "codesign.errors",
@@ -34,7 +38,10 @@ __all__ = [
     "build",
     "design",
     "inspect",
+    "list",
     "measure",
+    "opt",
+    "pareto",
     "report",
     "run",
     "solve",
@@ -42,7 +49,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from codesign.api import build, design, inspect, measure, report, run, solve, verify
+    from codesign.api import (
+        build,
+        design,
+        inspect,
+        measure,
+        opt,
+        pareto,
+        report,
+        run,
+        solve,
+        verify,
+    )
+    from codesign.api import list_ as list
     from codesign.errors import CodesignError
     from codesign.flow.artifact import Design
     from codesign.flow.options import DesignOptions
@@ -51,8 +70,9 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'codesign' has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    # in its own module the verb does not hide Python's list
+    return getattr(importlib.import_module(_LAZY[name]), "list_" if name == "list" else name)
 
 
-def __dir__() -> list[str]:
+def __dir__() -> Sequence[str]:
     return sorted({*globals(), *__all__})

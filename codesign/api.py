@@ -23,7 +23,9 @@ if TYPE_CHECKING:  # the verbs import what they need
     from codesign.flow.everything import Outcome
     from codesign.flow.inspecting import Inspection
     from codesign.flow.ladder import Rung
+    from codesign.flow.listing import Entry
     from codesign.flow.measuring import Measured
+    from codesign.flow.pareto import Frontier
     from codesign.solvers import Solution
 
 
@@ -45,11 +47,16 @@ def build(out: str | Path, *, progress: Progress = SILENT) -> Path:
     return build_it(Path(out), progress)
 
 
-def verify(out: str | Path, *, progress: Progress = SILENT) -> tuple[Rung, ...]:
-    """Climb the verification ladder; failed rungs are in the result, not raised."""
+def verify(
+    out: str | Path, *, data: str | Path | None = None, seed: int = 0, progress: Progress = SILENT
+) -> tuple[Rung, ...]:
+    """Climb the verification ladder; failed rungs are in the result, not raised.
+
+    ``data`` (.npz with array ``x``) replaces the design's own inputs.
+    """
     from codesign.flow.ladder import verify as climb
 
-    return climb(Path(out), progress)
+    return climb(Path(out), progress, data=None if data is None else Path(data), seed=seed)
 
 
 def measure(out: str | Path, *, refine: bool = False, progress: Progress = SILENT) -> Measured:
@@ -73,11 +80,70 @@ def run(network: str, out: str | Path, *, progress: Progress = SILENT, **options
     return run_all(DesignOptions(network, **options), Path(out), progress)
 
 
-def inspect(network: str, **options: Any) -> Inspection:
-    """IR, layers and MACs of a network, and what a target cannot take of it."""
+def pareto(
+    network: str,
+    out: str | Path,
+    *,
+    x: str = "size",
+    y: str = "loss",
+    points: int = 1000,
+    measure: bool = False,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> Frontier:
+    """The exact frontier of two metrics; writes ``pareto.json`` and ``pareto.html``."""
+    from codesign.flow.pareto import pareto as explore
+
+    asked = DesignOptions(network, **options)
+    return explore(asked, Path(out), x=x, y=y, points=points, measure=measure, progress=progress)
+
+
+def inspect(
+    network: str,
+    *,
+    target: str = "host",
+    weights: str | Path | None = None,
+    batch: int = 1,
+    seed: int = 0,
+    raw: bool = False,
+) -> Inspection:
+    """IR, layers and MACs of a network, and what a target cannot take of it.
+
+    >>> facts = inspect("zoo:digits")
+    >>> facts.macs, facts.parameters, facts.unsupported
+    (460416, 22954, ())
+    """
     from codesign.flow.inspecting import inspect as look
 
-    return look(network, **options)
+    path = None if weights is None else Path(weights)
+    return look(network, target=target, weights=path, batch=batch, seed=seed, raw=raw)
+
+
+def opt(file: str | Path, passes: str) -> str:
+    """Run a pass pipeline on a text IR file; returns the new text.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "digits.ir"
+    >>> _ = file.write_text(str(inspect("zoo:digits", raw=True).graph))
+    >>> "batch_norm" in file.read_text(), "batch_norm" in opt(file, "fold-batch-norm")
+    (True, False)
+    """
+    from codesign.flow.inspecting import optimise
+
+    return optimise(Path(file), passes)[0]
+
+
+def list_(kind: str) -> tuple[Entry, ...]:
+    """``passes``, ``targets``, ``solvers`` or ``formats``: names, and whether each can be used.
+
+    It is ``codesign.list``.
+
+    >>> [entry.name for entry in list_("formats") if entry.available]
+    ['float', 'w2a2', 'w2a8', 'w4a4', 'w4a8', 'w8a4', 'w8a8']
+    """
+    from codesign.flow.listing import listing
+
+    return listing(kind)
 
 
 def solve(

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 
 import click
 
 from codesign.cli.app import app
+from codesign.cli.show import Answered
 from codesign.errors import CodesignError
 
 INTERRUPTED = 130
@@ -22,7 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app.main(list(arguments), prog_name="codesign", standalone_mode=False)
+        # not app.main: that answers a broken pipe itself, as a failure
+        with app.make_context("codesign", list(arguments)) as context:
+            app.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as done:  # --help, --version
+        return done.exit_code
+    except Answered as answered:
+        return _fail(str(answered.error), answered.error.exit_code, ())
     except CodesignError as error:
         return _fail(str(error), error.exit_code, arguments)
     except click.ClickException as error:
@@ -33,8 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = "interrupted; run the same command again, it goes on from what was finished"
         return _fail(text, INTERRUPTED, arguments)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output is gone: nothing more to say
-        return 0
+        return _reader_gone()
+    return 0
+
+
+def _reader_gone() -> int:
+    """Whoever reads our output has seen enough, as in ``codesign list passes | head``."""
+    with contextlib.suppress(OSError, ValueError):
+        # what is still buffered must not be tried again when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

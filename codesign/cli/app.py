@@ -15,6 +15,7 @@ import click
 
 from codesign import __version__
 from codesign.cli import show
+from codesign.errors import VerifyError
 
 if TYPE_CHECKING:
     from codesign.flow.options import DesignOptions
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+SEED = click.IntRange(min=0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__)
 def app() -> None:
     """Choose number formats, tiling and architecture of a network by exact integer programs."""
@@ -75,7 +80,7 @@ def shared(command: Command) -> Command:
     rest = [
         click.option("--calib", type=PATH, help=help),
         click.option("--eval", "eval_", type=PATH, help=help),
-        click.option("--seed", type=int, default=0, help=help),
+        click.option("--seed", type=SEED, default=0, help=help),
         click.option("--time-limit", type=float, help=help),
         click.option("--jobs", type=int, default=1, help=help),
     ]
@@ -146,7 +151,7 @@ design_options = _options(
         "--solver", default="auto", show_default=True, help="See `codesign list solvers`."
     ),
     click.option("--batch", type=int, default=1, show_default=True),
-    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--seed", type=SEED, default=0, show_default=True),
     click.option("--time-limit", type=float, help="Seconds for each solve."),
     click.option("--jobs", type=int, default=1, show_default=True),
     out_option,
@@ -203,7 +208,7 @@ def build(folder: Path, json: bool) -> None:
 @folder_argument
 @click.option("--calib", type=PATH, help="Real inputs (array x) instead of the design's own.")
 @click.option("--eval", "eval_", type=PATH, help="Real inputs (arrays x, y), before --calib.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random inputs.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of random inputs.")
 @json_option
 def verify(folder: Path, calib: Path | None, eval_: Path | None, seed: int, json: bool) -> None:
     """Climb the ladder: one line a rung; exit code 1 if one fails."""
@@ -212,7 +217,10 @@ def verify(folder: Path, calib: Path | None, eval_: Path | None, seed: int, json
 
     rungs = climb(folder, _progress(json), data=eval_ or calib, seed=seed)
     show.ladder(rungs, json)
-    require_exact(rungs, folder)
+    try:
+        require_exact(rungs, folder)
+    except VerifyError as error:
+        raise show.Answered(error) from None
 
 
 @app.command()
@@ -244,7 +252,7 @@ def report(folder: Path, json: bool) -> None:
 @click.option("--target", default="host", show_default=True)
 @click.option("--weights", type=PATH)
 @click.option("--batch", type=int, default=1, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--raw", is_flag=True, help="Before the standard passes.")
 @json_option
 def inspect(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from codesign.errors import CodesignError, InfeasibleError
 from codesign.flow.store import to_json
 
 if TYPE_CHECKING:
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from codesign.solvers import Solution
 
 SIGNS = {"exact": "=", "within": "~", "failed": "x", "skipped": "-"}
+
+
+class Answered(Exception):
+    """An error after its result was printed: stdout holds one document already."""
+
+    def __init__(self, error: CodesignError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def document(data: Mapping[str, Any]) -> None:
@@ -79,10 +88,9 @@ def design(chosen: Design, out: Path, json: bool) -> None:
     for name, value in chosen.totals.items():
         limit = chosen.limits.get(name)
         bound = f"  (limit {limit:,.6g})" if limit is not None else ""
-        click.echo(
-            f"{name:8} {value:,.6g}, all {chosen.options.formats[0]}: "
-            f"{chosen.baseline.get(name, float('nan')):,.6g}{bound}"
-        )
+        base = chosen.baseline.get(name)
+        reference = "not measured" if base is None else f"{base:,.6g}"
+        click.echo(f"{name:8} {value:,.6g}, all {chosen.options.formats[0]}: {reference}{bound}")
     click.echo(f"loss is {chosen.loss_kind}")
     facts = chosen.accuracy
     if facts.measured is not None:
@@ -147,18 +155,18 @@ def outcome(done: Outcome, out: Path, json: bool) -> None:
 
 
 def solution(found: Solution, output: Path | None, json: bool) -> None:
-    """A solution; raises InfeasibleError (exit code 3) after printing where there is none."""
-    from codesign.errors import InfeasibleError
-
+    """A solution; raises Answered (exit code 3) after printing where there is none."""
     if json or output is None:
         click.echo(found.to_json(), nl=False)
     else:
         click.echo(f"{found.status}, objective {found.objective}, bound {found.bound}: {output}")
     if found.choices is None:
         if found.explanation is not None:
-            raise InfeasibleError(found.explanation.text)
-        raise InfeasibleError(
-            f"{found.status}: no answer was found in time; allow more with --time-limit"
+            raise Answered(InfeasibleError(found.explanation.text))
+        raise Answered(
+            InfeasibleError(
+                f"{found.status}: no answer was found in time; allow more with --time-limit"
+            )
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from codesign.errors import InputError
 from codesign.flow.prepare import load_target
 from codesign.passes import PASSES
 from codesign.quant.formats import FORMATS, load_format
@@ -33,6 +34,8 @@ def listing(kind: str) -> tuple[Entry, ...]:
         "solvers": SOLVERS,
         "formats": FORMATS,
     }
+    if kind not in registries:
+        raise InputError(f"cannot list {kind!r}; expected one of {', '.join(registries)}")
     registry = registries[kind]
     return tuple(_entry(kind, name, registry) for name in registry)
 

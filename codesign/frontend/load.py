@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import sys
@@ -134,8 +135,9 @@ def _from_factory(spec: str, batch: int) -> Network:
             "(module, example inputs)"
         )
     try:
-        made = factory()
-    except Exception as error:  # the user's code
+        with contextlib.redirect_stdout(sys.stderr):  # ours is for results
+            made = factory()
+    except (Exception, SystemExit) as error:  # the user's code
         raise InputError(f"{wanted}: {attribute}() raised {_said(error)}") from error
     from torch import Tensor, nn
 
@@ -159,14 +161,15 @@ def _imported(name: str, wanted: str) -> Any:
     """Import a user's module, also from the working directory."""
     sys.path.insert(0, "")
     try:
-        return importlib.import_module(name)
+        with contextlib.redirect_stdout(sys.stderr):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise InputError(
                 f"{wanted}: module {name!r} not found; run in its folder or set PYTHONPATH"
             ) from None
         raise InputError(f"{wanted}: importing {name!r} raised {_said(error)}") from error
-    except Exception as error:  # the user's code
+    except (Exception, SystemExit) as error:  # the user's code
         raise InputError(f"{wanted}: importing {name!r} raised {_said(error)}") from error
     finally:
         sys.path.remove("")
@@ -181,7 +184,7 @@ def _batched(inputs: Sequence[Tensor], batch: int) -> tuple[Tensor, ...]:
     )
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
