@@ -3,8 +3,8 @@
 
 >>> import tempfile, codesign
 >>> out = tempfile.mkdtemp()
->>> chosen = codesign.design("zoo:digits", out, max_size_kb=30)
->>> chosen.certificate.status, chosen.totals["size"] <= 30_000
+>>> chosen = codesign.design("zoo:digits", out, max_size_kb=15)
+>>> chosen.certificate.status, chosen.totals["size"] <= 15_000
 ('optimal', True)
 >>> sorted(set(chosen.choices.values()))
 ['w4a8', 'w8a8']

@@ -69,7 +69,6 @@ def _(op: ops.Op, operands: list[bool]) -> bool:
 @_result.register(ops.Broadcast)
 @_result.register(ops.Transpose)
 @_result.register(ops.Resize)
-@_result.register(ops.Dequantize)
 def _(op: ops.Op, operands: list[bool]) -> bool:
     return operands[0]
 
@@ -77,6 +76,16 @@ def _(op: ops.Op, operands: list[bool]) -> bool:
 @_result.register
 def _(op: ops.Pad, operands: list[bool]) -> bool:
     return operands[0] and (op.mode != "constant" or op.value >= 0)
+
+
+@_result.register
+def _(op: ops.Quantize, operands: list[bool]) -> bool:
+    return op.dtype.kind == "unsigned" and not any(op.zero_point)
+
+
+@_result.register
+def _(op: ops.Dequantize, operands: list[bool]) -> bool:
+    return operands[0] and not any(op.zero_point)
 
 
 @_result.register
