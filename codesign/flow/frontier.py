@@ -115,7 +115,8 @@ class PointFile:
             solution, certificate = map(parse_solution, texts)
         except (ValueError, TypeError, InputError):
             return None
-        if check_solution(self.question.problem, solution):
+        question = self.question
+        if check_solution(question.problem.with_objective(question.second), solution):
             return None
         if not certificate.status is solution.status is Status.OPTIMAL:
             return None
