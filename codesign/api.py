@@ -124,7 +124,8 @@ def opt(file: str | Path, passes: str) -> str:
 
     >>> import pathlib, tempfile
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "digits.ir"
-    >>> _ = file.write_text(str(inspect("zoo:digits", raw=True).graph))
+    >>> from codesign.ir.text import print_graph
+    >>> _ = file.write_text(print_graph(inspect("zoo:digits", raw=True).graph))
     >>> "batch_norm" in file.read_text(), "batch_norm" in opt(file, "fold-batch-norm")
     (True, False)
     """
