@@ -28,6 +28,8 @@ def difference(found: Array, wanted: Array) -> float:
     assert found.shape == wanted.shape
     a, b = found.astype(np.float64), wanted.astype(np.float64)
     assert np.isfinite(a).all()
+    if not b.any():  # nothing to be relative to
+        return float("inf") if a.any() else 0.0
     norm = float(np.linalg.norm(a - b) / np.linalg.norm(b))
     return max(norm, float(np.abs(a - b).max() / np.abs(b).max()))
 
