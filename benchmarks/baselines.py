@@ -5,9 +5,10 @@
 Every instance is solved exactly; every baseline then gets as long as that took (at least
 ``--least`` seconds, one tick of a search), and ``--more`` times that, with the same seeds. The
 table shows the mean ratio of what they found to the optimum (1 is the optimum; "-" is nothing
-feasible) and in how many runs it was the optimum itself. Instances: HAWQ-V3's nine ResNet18 programs, and
-joint problems of an accelerator and formats, whose tables are filled beforehand and charged to
-nobody. The plot shows the best found over time. Exits with 1 if a baseline beats the optimum.
+feasible) and in how many runs it was the optimum itself. Instances: HAWQ-V3's nine ResNet18
+programs, and joint problems of an accelerator and formats, whose tables are filled beforehand and
+charged to nobody. The plot shows the best found over time. Exits with 1 if a baseline beats the
+optimum.
 
     python benchmarks/baselines.py --joint resnet8:ultra96 --plot out/baselines.html --json
 """

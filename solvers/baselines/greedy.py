@@ -27,7 +27,12 @@ class Greedy(Baseline):
 
     def search(self, space: Space, record: Recorder, rng: np.random.Generator) -> None:
         least = np.minimum.reduceat(space.cost, space.starts, axis=1).sum(axis=1) + space.base
-        order = np.argsort(least, kind="stable") if space.archs > 1 else np.zeros(1, dtype=int)
+        able = _able(space)
+        order = np.flatnonzero(able)
+        if len(least) == space.archs:
+            order = order[np.argsort(least[order], kind="stable")]
+        if not len(order):
+            return
         spread = 0.0
         while not record.stop:
             for arch in order:
@@ -35,6 +40,17 @@ class Greedy(Baseline):
                     return
                 _descend(space, record, int(arch), spread, rng)
             spread = self.noise
+
+
+def _able(space: Space) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """(architectures,): whether each limit by itself can be met."""
+    able = np.ones(space.archs, dtype=np.bool_)
+    mask = space.reduced.mask
+    for weights, bound, scale in zip(space.weights, space.bounds, space.scales):
+        values = weights if mask is None else np.where(mask, weights, np.inf)
+        least = np.minimum.reduceat(values, space.starts, axis=1).sum(axis=1)
+        able &= least <= bound + 1e-9 * scale
+    return able
 
 
 def _descend(

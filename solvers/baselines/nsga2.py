@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Nsga2(Baseline):
 
     name = "nsga2"
     summary = "NSGA-II of pymoo: objective against the first limit's total (as DyNAS-T)"
-    modules = ("pymoo",)
+    modules: ClassVar[tuple[str, ...]] = ("pymoo",)
     population: int = 100
 
     def prepare(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class Predicted(Baseline):
 
     name = "nsga2-predicted"
     summary = "NSGA-II on a ridge predictor, best ones measured (as DyNAS-T, SimQ-NAS)"
-    modules = ("pymoo", "sklearn")
+    modules: ClassVar[tuple[str, ...]] = ("pymoo", "sklearn")
     takes_measure = True
     start: int = 32
     """Choices measured before the first fit."""
