@@ -153,7 +153,9 @@ design_options = _options(
     click.option("--batch", type=int, default=1, show_default=True),
     click.option("--seed", type=SEED, default=0, show_default=True),
     click.option("--time-limit", type=float, help="Seconds for each solve."),
-    click.option("--jobs", type=int, default=1, show_default=True),
+    click.option(
+        "--jobs", type=int, default=1, show_default=True, help="Processes of `codesign pareto`."
+    ),
     out_option,
     json_option,
 )
@@ -307,7 +309,9 @@ def solve(
     """Solve a problem file; exit code 3 if it is infeasible."""
     from codesign.flow.solving import solve_file
 
-    show.solution(solve_file(problem, solver, time_limit, output), output, json)
+    with _progress(json).task(f"Solving {problem}"):
+        found = solve_file(problem, solver, time_limit, output)
+    show.solution(found, output, json)
 
 
 @app.command("list")

@@ -40,6 +40,11 @@ def build(folder: Path, progress: Progress = SILENT) -> Path:
     return out
 
 
+def is_built(folder: Path) -> bool:
+    """Whether ``folder`` holds a build for its design's target."""
+    return (folder / "build" / load_target(Design.load(folder).options.target).name).is_dir()
+
+
 def load_runner(folder: Path) -> Runner:
     """The built network, ready to run; raises InputError if it was not built."""
     chosen = Design.load(folder)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from codesign.errors import CodesignError
 from codesign.flow.artifact import Design
-from codesign.flow.building import load_float, load_integer, load_runner
+from codesign.flow.building import is_built, load_float, load_integer, load_runner
 from codesign.flow.choose import FLOAT_IR, INTEGER_IR
 from codesign.flow.prepare import noise_inputs
 from codesign.flow.progress import SILENT, Progress
@@ -132,7 +132,9 @@ def _climb(folder: Path, chosen: Design, inputs: Array, real: int) -> Iterator[R
     yield _equal("reference", fake, reference, what, least)
     target = chosen.options.target
     for rung, needed in NEEDS.items():
-        if rung == "tvm-host" and target == "host":
+        if rung == "tvm-host" and target == "host" and not is_built(folder):
+            yield Rung(rung, "skipped", f"not built yet; make it with `codesign build {folder}`")
+        elif rung == "tvm-host" and target == "host":
             yield _attempt(
                 rung,
                 lambda: _equal("tvm-host", _run_build(folder, inputs), reference, what, least),

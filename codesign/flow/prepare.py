@@ -121,6 +121,7 @@ def prepare(options: DesignOptions, progress: Progress) -> Prepared:
         network = load_network(
             options.network, batch=options.batch, weights=options.weights, seed=options.seed
         )
+    _require_float(network.graph, options.network)
     imported = absorb_qdq(network.graph)
     if imported.scales and options.equalise:
         raise InputError(
@@ -171,6 +172,17 @@ def load_target(name: str) -> Target:
     loaded = TARGETS.load(name)
     target: Target = loaded() if isinstance(loaded, type) else loaded
     return target
+
+
+def _require_float(graph: Graph, source: str) -> None:
+    """A design starts from float weights; an integer network has its formats already."""
+    for node in graph.layers():
+        kind = graph.type(node.inputs[1]).dtype
+        if not kind.is_float:
+            raise InputError(
+                f"{source}: layer {node.name!r} has {kind} weights already; give the float "
+                "network, or one quantized with QDQ pairs"
+            )
 
 
 def require_one_input(graph: Graph, source: str) -> None:

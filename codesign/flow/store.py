@@ -34,7 +34,15 @@ def make_folder(path: Path) -> Path:
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".part", dir=path.parent
+        )
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}: folder {path.parent}); create the "
+            "folder, change its permissions or choose another"
+        ) from None
     os.close(descriptor)
     aside = Path(name)
     try:
@@ -46,8 +54,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.replace(path)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose another "
-            "folder with --out"
+            f"{path}: cannot be written ({error.strerror}); free some space or choose another place"
         ) from None
     finally:
         aside.unlink(missing_ok=True)

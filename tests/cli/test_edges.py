@@ -116,3 +116,31 @@ def test_list_refuses_unknown_kinds() -> None:
     assert str(caught.value) == (
         "cannot list 'pass'; expected one of passes, targets, solvers, formats"
     )
+
+
+def test_an_output_in_no_folder_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    from codesign.frontend import load_network
+    from codesign.ir.text import print_graph
+
+    (tmp_path / "a.ir").write_text(print_graph(load_network("zoo:digits").graph))
+    out = tmp_path / "none" / "b.ir"
+    assert main(["opt", str(tmp_path / "a.ir"), "-o", str(out)]) == 2
+    assert capsys.readouterr().err == (
+        f"codesign: error: {out}: cannot be written (No such file or directory: folder "
+        f"{out.parent}); create the folder, change its permissions or choose another\n"
+    )
+
+
+def test_an_integer_network_is_no_start(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["design", "zoo:digits", "--out", str(tmp_path)]) == 0
+    network = tmp_path / "integer.ir"
+    assert main(["design", str(network), "--out", str(tmp_path / "again")]) == 2
+    assert capsys.readouterr().err.endswith(
+        f"codesign: error: {network}: layer 'conv1' has s4 weights already; give the float "
+        "network, or one quantized with QDQ pairs\n"
+    )
+    assert main(["verify", str(tmp_path)]) == 0
+    assert (
+        f"- tvm-host     skipped  not built yet; make it with `codesign build {tmp_path}`"
+        in capsys.readouterr().out
+    )

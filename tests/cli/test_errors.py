@@ -181,6 +181,7 @@ def test_an_infeasible_problem_is_an_answer_with_code_3(tmp_path: Path, capsys: 
     (tmp_path / "p.json").write_text(json.dumps({**PROBLEM, "limits": {"size": 1}}))
     assert main(["solve", str(tmp_path / "p.json"), "-o", str(tmp_path / "s.json")]) == 3
     assert capsys.readouterr().err == (
+        f"Solving {tmp_path}/p.json …\n"
         "codesign: error: infeasible: this limit cannot hold: size <= 1 (feasible from 2, the "
         "others kept)\n"
     )
