@@ -9,6 +9,7 @@ show; the reported figure is the median of the samples.
 
 from __future__ import annotations
 
+import os
 import platform
 import threading
 import time
@@ -192,6 +193,8 @@ class HostRunner(Runner):
 
         wanted = self._threads or host_machine().threads
         if wanted != _pool_threads:
+            # else TVM binds this thread to one core, and with it every process started later
+            os.environ.setdefault("TVM_BIND_THREADS", "0")
             self._tvm.get_global_func("runtime.config_threadpool")(1, wanted)
             _pool_threads = wanted
 

@@ -118,6 +118,21 @@ def test_fresh_process(built: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(out["b"], b)
 
 
+def test_running_leaves_all_cores_to_later_processes(built: Path, tmp_path: Path) -> None:
+    x, y = arrays()
+    np.savez(tmp_path / "in.npz", x=x, y=y)
+    code = (
+        "import os, sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from codesign.targets.host import HostTarget\n"
+        "before = os.sched_getaffinity(0)\n"
+        "data = np.load(Path(sys.argv[2]) / 'in.npz')\n"
+        "HostTarget().load(Path(sys.argv[1])).run(data['x'], data['y'])\n"
+        "assert os.sched_getaffinity(0) == before, os.sched_getaffinity(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, built, tmp_path], check=True)
+
+
 def test_build_imports_no_accelerator_intrinsics(tmp_path: Path) -> None:
     """They take over a minute to parse."""
     code = (
