@@ -25,9 +25,18 @@ PYTEST_ARGS ?=
 all: $(READY)
 
 # What pip cannot bring: Python 3.11 with venv, and a C++ compiler, which TVM calls to link what
-# it compiled. Says the exact command; installs only when asked to.
+# it compiled. The tools of the FPGA and ARM targets (simulators, yosys, QEMU, a cross compiler) are
+# installed along; without root they are only named, and what needs them says so when it is used.
+# Says the exact command; installs only when asked to.
 system:
-	@packages=()
+	@packages=() optional=()
+	wanted() { command -v "$$1" >/dev/null || optional+=("$$2"); }
+	wanted verilator verilator
+	wanted iverilog iverilog
+	wanted yosys yosys
+	wanted qemu-aarch64 qemu-user
+	wanted aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
+	wanted llvm-mca llvm
 	if ! command -v "$(PYTHON)" >/dev/null; then
 	  packages+=(python3.11 python3.11-venv)
 	elif ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
@@ -38,14 +47,19 @@ system:
 	  packages+=(python3.11-venv)
 	fi
 	command -v g++ >/dev/null || packages+=(g++)
-	if (( $${#packages[@]} == 0 )); then exit 0; fi
 	if [[ "$${CODESIGN_APT:-1}" == 1 && $$(id -u) == 0 ]]; then
+	  packages+=("$${optional[@]}")
+	  if (( $${#packages[@]} == 0 )); then exit 0; fi
 	  echo "installing Debian packages: $${packages[*]}"
 	  apt-get update -qq
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	    "$${packages[@]}"
 	  exit 0
 	fi
+	if (( $${#optional[@]} )); then
+	  echo "note: the FPGA and ARM targets also need: apt-get install -y $${optional[*]}"
+	fi
+	if (( $${#packages[@]} == 0 )); then exit 0; fi
 	echo "error: missing Debian packages: $${packages[*]}" >&2
 	echo "install them as root, then run make again:" >&2
 	echo "  apt-get update && apt-get install -y $${packages[*]}" >&2
