@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FPGA accelerators: generated hardware, its commands, simulation and builds."""
