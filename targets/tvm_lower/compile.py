@@ -19,6 +19,10 @@ def tvm_target(machine: Machine) -> Any:
     options: dict[str, object] = {"kind": "llvm", "num-cores": machine.threads}
     if machine.mcpu:
         options["mcpu"] = machine.mcpu
+    if machine.triple:
+        options["mtriple"] = machine.triple
+    if machine.mattr:
+        options["mattr"] = list(machine.mattr)
     return tvm.target.Target(options)
 
 

@@ -186,7 +186,7 @@ def _takes_vnni(
 ) -> bool:
     kinds = [kernel.type(v).dtype for v in node.inputs[:2]]
     return (
-        machine.vnni
+        machine.isa == "avx512-vnni"
         and weights is not None
         and product.groups == 1
         and all(k.is_integer and k.bits <= 8 for k in kinds)

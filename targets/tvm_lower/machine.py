@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from codesign.errors import InputError
+
 _LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
     ("cascadelake", frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl",
                                "avx512_vnni", "avx2", "fma", "bmi2"})),
@@ -17,6 +19,7 @@ _LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
     ("haswell", frozenset({"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe"})),
     ("nehalem", frozenset({"sse4_1", "sse4_2", "ssse3", "popcnt"})),
 )  # fmt: skip
+_ISA = {"cascadelake": "avx512-vnni", "skylake-avx512": "avx2", "haswell": "avx2"}
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,13 @@ class Machine:
     features: frozenset[str]
     """CPU flags that compiled code may need."""
     threads: int
-
-    @property
-    def vnni(self) -> bool:
-        """Whether 512-bit dot products of bytes can be used."""
-        return self.mcpu == "cascadelake"
+    isa: str = "generic"
+    """Instruction set whose dot products kernels use: avx512-vnni, avx2, neon, neon-dot, generic;
+    see ``codesign.targets.tvm_lower.isa``."""
+    triple: str = ""
+    """LLVM's target triple; empty for this computer's."""
+    mattr: tuple[str, ...] = ()
+    """LLVM's names of features beyond ``mcpu``, each with + or -."""
 
     def missing(self, needed: frozenset[str]) -> frozenset[str]:
         """The features of ``needed`` that this CPU lacks."""
@@ -54,8 +59,18 @@ def host_machine() -> Machine:
     if arch == "x86_64":
         for mcpu, needed in _LEVELS:
             if needed <= flags:
-                return Machine(arch, mcpu, needed, threads)
+                return Machine(arch, mcpu, needed, threads, _ISA.get(mcpu, "generic"))
     return Machine(arch, "", frozenset(), threads)
+
+
+def x86_machine(mcpu: str, threads: int = 1) -> Machine:
+    """An x86-64 CPU by LLVM's name of its level, e.g. to compile for another computer."""
+    for name, needed in _LEVELS:
+        if name == mcpu:
+            triple = "x86_64-linux-gnu"
+            return Machine("x86_64", name, needed, threads, _ISA.get(name, "generic"), triple)
+    known = ", ".join(name for name, _ in _LEVELS)
+    raise InputError(f"there is no x86 level {mcpu!r}; known are {known}")
 
 
 def cpu_model() -> str:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AVX2 without VNNI: exact dot products from ``vpmaddwd`` and, where it is exact, ``vpmaddubsw``.
+
+``vpmaddwd`` multiplies s16 and adds pairs in s32: exact for all formats up to 8 bits (and for
+Winograd's wider operands), 16 products an instruction. ``vpmaddubsw`` multiplies u8 by s8 and adds
+pairs in s16, *saturating*: with 8-bit weights and inputs it is wrong (2 · 255 · 127 > 32767), and
+never used. With narrower formats it is exact, 32 products an instruction, and the s16 sums of
+several steps may be added before they are widened.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.target.codegen import llvm_lookup_intrinsic_id
+
+from codesign.targets.tvm_lower.isa.base import Dot, InstructionSet, Range
+from codesign.targets.tvm_lower.kernel import Expr, const
+
+_LANES = 8
+_S16 = 32767
+
+
+def _call(kind: str, name: str, *operands: Expr) -> Expr:
+    return tirx.call_llvm_pure_intrin(kind, llvm_lookup_intrinsic_id(name), *operands)
+
+
+def _spread(data: Expr, kind: str) -> Expr:
+    """Two s16 or four u8 inputs in every 32-bit lane."""
+    return tirx.reinterpret(kind, tirx.Broadcast(tirx.reinterpret("int32", data), _LANES))
+
+
+def _pairs(data: Expr, weights: Expr) -> Expr:
+    return _call("int32x8", "llvm.x86.avx2.pmadd.wd", _spread(data, "int16x16"), weights)
+
+
+def _quads(data: Expr, weights: Expr) -> Expr:
+    return _call("int16x16", "llvm.x86.avx2.pmadd.ub.sw", _spread(data, "uint8x32"), weights)
+
+
+def _widen(total: Expr, narrow: Expr) -> Expr:
+    ones = tirx.Broadcast(const(1, "int16"), 2 * _LANES)
+    return total + _call("int32x8", "llvm.x86.avx2.pmadd.wd", narrow, ones)
+
+
+WORDS = Dot(
+    "vpmaddwd", _LANES, 2, "int16", "int16",
+    first=_pairs, add=lambda total, data, weights: total + _pairs(data, weights),
+)  # fmt: skip
+"""Any operands of 16 bits."""
+
+
+def _bytes(data: Range, weights: Range) -> Dot | None:
+    """The dot of bytes, if its s16 sums cannot saturate."""
+    offset = -data.low if data.low < 0 else 0
+    high = data.high + offset
+    if high > 255 or weights.low < -128 or weights.high > 127:
+        return None
+    steps = _S16 // max(1, 2 * high * weights.limit)
+    if steps < 1:
+        return None
+    # One widening per ``steps`` steps of 32 products; vpmaddwd alone does 16.
+    return Dot(
+        "vpmaddubsw", _LANES, 4, "uint8", "int8",
+        first=_quads, add=lambda total, data, weights: total + _quads(data, weights),
+        narrow="int16x16", steps=steps, widen=_widen, offset=offset,
+        cost=(1 + 1 / steps) / 2,
+    )  # fmt: skip
+
+
+def _dots(data: Range, weights: Range) -> tuple[Dot, ...]:
+    narrow = _bytes(data, weights)
+    found = [WORDS] if narrow is None else [narrow, WORDS]
+    return tuple(sorted(found, key=lambda dot: dot.cost))
+
+
+SET = InstructionSet("avx2", vector_bits=256, registers=16, dots=_dots)
