@@ -22,6 +22,11 @@ COMMAND_BYTES = 64
 BLOCK = 8
 """Channels that stand together in memory: a tensor is stored as [C / 8][H][W][8] bytes."""
 
+PARAM_BLOCKS = 512
+"""Blocks of 8 channels that each of the two parameter memories holds."""
+TAPS = 128
+"""Taps that each of the two tap memories holds."""
+
 
 class Unit(IntEnum):
     """Who runs a command."""
@@ -95,7 +100,7 @@ FIELDS: Mapping[Unit, tuple[Field, ...]] = {
     Unit.DRAIN: _fields(
         _HEAD + _WRITE + "sum_base:14 blocks:9 rows:10 width:14 steps:14 double:1"
     ),
-    Unit.DEPTHWISE: _fields(_HEAD + _READ + _WRITE + "maximum:1"),
+    Unit.DEPTHWISE: _fields(_HEAD + _READ + _WRITE + "maximum:1 blocks:9"),
     Unit.END: _fields(_HEAD),
 }
 
