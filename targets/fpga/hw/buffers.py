@@ -96,7 +96,7 @@ class ActLayout:
     """How an activation buffer's words are split."""
 
     memories: int
-    """px, or 2 · px when the engine doubles: then memories 2j and 2j + 1 hold the lower and the
+    """px, or 2 · px when the engine doubles: then memories j and px + j hold the lower and the
     upper halves of the values of pixel memory j."""
     lanes: int
     """Memories side by side in one of ``memories``: a block of channels each."""
@@ -198,7 +198,7 @@ class ActivationBuffer(wiring.Component):
             hits = []
             for k in range(shape.slots):
                 slot = taken.slots[k]
-                same = slot.memory == (j // 2 if self.engine.double else j)
+                same = slot.memory == j % self.engine.px
                 if self.engine.double:
                     same = Mux(taken.nibbles, slot.memory == j, same)
                 hits.append(valid & slot.valid & same)
@@ -223,7 +223,7 @@ class ActivationBuffer(wiring.Component):
 
     def _values(self, layout: ActLayout, block: Any, nibbles: Any, j: int) -> Any:
         """The bits of a block that memory ``j`` keeps."""
-        low = 4 * (j % 2) if self.engine.double else 0
+        low = 4 * (j // self.engine.px)
         parts = [block[8 * c + low : 8 * c + low + layout.bits] for c in range(layout.channels)]
         if not self.engine.double:
             return Cat(*parts)
