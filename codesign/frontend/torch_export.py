@@ -99,6 +99,13 @@ def from_program(program: ExportedProgram, name: str, batch: int = 1) -> Graph:
     return _Importer(program, name, batch).run()
 
 
+def _changed_in_place(program: ExportedProgram) -> list[Unsupported]:
+    signature = program.graph_signature
+    changed = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    needed = "it changes this tensor, and networks keep no state; compute a new tensor instead"
+    return [Unsupported("an operator in place", target, needed) for target in changed]
+
+
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
     """In-place operators replaced; operators without a handler decomposed where torch can.
 
@@ -138,7 +145,7 @@ class _Importer:
             elif node.op == "call_function":
                 self.env[node] = self._call(node)
             elif node.op == "output":
-                raise_unsupported(self.name, self.found)
+                raise_unsupported(self.name, self.found or _changed_in_place(self.program))
                 outputs = self._outputs(node)
         return finish(self.lower.builder, outputs, self.name)
 
@@ -264,11 +271,16 @@ def _location(node: fx.Node) -> tuple[str, str]:
     """
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path, kind = stack[-1] if stack else ("", "")
-    path = re.sub(r"@\d+", "", str(path)).removeprefix("L['self']").strip(".")
+    path = outermost(re.sub(r"@\d+", "", str(path)))
     kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     if path and kind.startswith("torch.nn.modules"):
         return path, path
     return path, f"{path}.{node.name}" if path else node.name
+
+
+def outermost(path: str) -> str:
+    """A module path without the name that dynamo gives the whole model."""
+    return re.sub(r"^L\['\w+'\]", "", path).strip(".")
 
 
 def _flat(item: Any) -> Iterator[Any]:
