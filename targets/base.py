@@ -20,6 +20,7 @@ from codesign.quant.formats import LayerFormat
 
 Array = npt.NDArray[Any]
 TargetKind = Literal["cpu", "fpga"]
+LatencyKind = Literal["measured", "simulated", "modelled"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,10 @@ class Target(ABC):
     kind: ClassVar[TargetKind]
     formats: ClassVar[tuple[str, ...]]
     """Number formats the target runs; the first is the default of a uniform design."""
+    rung: ClassVar[str] = ""
+    """The rung of the verification ladder that its builds are compared on; empty for none."""
+    latency_kind: ClassVar[LatencyKind] = "measured"
+    """What ``layer_latency`` is. If it is not measured, networks are not timed here."""
 
     def unavailable(self) -> str | None:
         """Why the target cannot be used here and how to change that; None if it can."""
@@ -134,7 +139,7 @@ class Target(ABC):
 
     @abstractmethod
     def layer_latency(self, graph: Graph) -> dict[str, Timing]:
-        """Measured latency of each layer of ``graph`` alone, by name of the layer."""
+        """Latency of each layer of ``graph`` alone, by name; ``latency_kind`` says what it is."""
 
     def latency_bound_ms(self, macs: int) -> float:
         """Milliseconds that no layer of ``macs`` multiply-accumulates can beat here.

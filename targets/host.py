@@ -10,7 +10,6 @@ show; the reported figure is the median of the samples.
 from __future__ import annotations
 
 import os
-import platform
 import threading
 import time
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from codesign.targets.base import (
     Unsupported,
     check_arrays,
 )
+from codesign.targets.deploy.arch import ARCHES
 from codesign.targets.files import build_folder, read_manifest, write_manifest
 from codesign.targets.tools import require_tool, why_missing
 
@@ -63,6 +63,8 @@ class HostTarget(Target):
         "float",
     )
 
+    rung: ClassVar[str] = "tvm-host"
+
     threads: int = 0
     """Threads that a network runs on; 0 for one a core."""
     database: Path | None = None
@@ -79,21 +81,23 @@ class HostTarget(Target):
         return unsupported(graph)
 
     def build(self, graph: Graph, out: Path) -> BuildResult:
-        """Compile into ``out``: ``network.so`` and ``manifest.json``."""
+        """Compile into ``out``: ``network.so``, ``manifest.json`` and what runs without Python."""
         self.check(graph)
         require_tool("tvm")
         compiler = require_tool("c++")
         start = time.perf_counter()
         with build_folder(out) as folder:
+            from codesign.targets.deploy.folder import contents, manifest, write_deployment
             from codesign.targets.tvm_lower.compile import compile_graph, export
             from codesign.targets.tvm_lower.machine import host_machine
 
             machine = host_machine()
             export(compile_graph(graph, machine), folder / LIBRARY, compiler)
-            manifest = _manifest(graph, self.name, machine.mcpu, sorted(machine.features))
-            write_manifest(folder, manifest)
-            size = sum(p.stat().st_size for p in folder.iterdir())
-            names = tuple(sorted(p.name for p in folder.iterdir()))
+            if machine.arch in ARCHES:
+                write_deployment(folder, graph, ARCHES[machine.arch], sorted(machine.features))
+            write_manifest(folder, manifest(
+                FORMAT, graph, self.name, machine.arch, machine.mcpu, machine.features))
+            names, size = contents(folder)
         return BuildResult(Path(out), names, time.perf_counter() - start, size)
 
     def load(self, directory: Path) -> HostRunner:
@@ -233,23 +237,6 @@ class HostRunner(Runner):
                 main(*tensors)
             samples.append((time.perf_counter() - start) / calls * 1e3)
         return Timing(tuple(samples))
-
-
-def _manifest(graph: Graph, target: str, mcpu: str, features: list[str]) -> dict[str, Any]:
-    from importlib.metadata import version
-
-    def typed(names: Sequence[str]) -> list[dict[str, str]]:
-        return [{"name": name, "type": str(graph.type(name))} for name in names]
-
-    return {
-        "format": FORMAT,
-        "network": graph.name,
-        "target": target,
-        "inputs": typed(graph.inputs),
-        "outputs": typed(graph.outputs),
-        "tvm": version("apache-tvm"),
-        "cpu": {"arch": platform.machine(), "mcpu": mcpu, "features": features},
-    }
 
 
 def _check_machine(directory: Path, manifest: dict[str, Any]) -> None:

@@ -122,9 +122,15 @@ def measured(found: Measured, json: bool) -> None:
         document({**asdict(found), "model_error": found.model_error})
         return
     _table(
-        ["layer", "ms (measured alone)"],
+        ["layer", f"ms ({found.kind} alone)"],
         [[name, f"{value:.4f}"] for name, value in found.layers_ms.items()],
     )
+    if found.network_ms is None or found.network_least_ms is None or found.model_error is None:
+        click.echo(
+            f"\nnetwork {found.modelled_ms:.3f} ms ({found.kind}: sum of its layers) on "
+            f"{found.machine}; not measured"
+        )
+        return
     click.echo(
         f"\nnetwork {found.network_ms:.3f} ms (measured, median of {found.samples}; least "
         f"{found.network_least_ms:.3f} ms) on {found.machine}\n"

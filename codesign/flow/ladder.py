@@ -15,13 +15,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from codesign.errors import CodesignError
+from codesign.errors import CodesignError, ToolNotFoundError
 from codesign.flow.artifact import Design
 from codesign.flow.building import is_built, load_float, load_integer, load_runner
 from codesign.flow.choose import FLOAT_IR, INTEGER_IR
-from codesign.flow.prepare import noise_inputs
+from codesign.flow.prepare import load_target, noise_inputs
 from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import digest, file_digest, write_json
+from codesign.ir.analysis import has_float_islands
 from codesign.ir.batch import run_batched
 from codesign.ir.graph import Graph
 from codesign.quant import load_calibration
@@ -130,17 +131,18 @@ def _climb(folder: Path, chosen: Design, inputs: Array, real: int) -> Iterator[R
     reference = run_batched(integer, inputs)
     least = min(FLOAT_SQNR_DB, sqnr + MARGIN_DB) if has_float_islands(integer) else None
     yield _equal("reference", fake, reference, what, least)
-    target = chosen.options.target
+    target = load_target(chosen.options.target)
     for rung, needed in NEEDS.items():
-        if rung == "tvm-host" and target == "host" and not is_built(folder):
+        if rung != target.rung:
+            why = f"the design is for {target.name!r}; this rung needs {needed}"
+            yield Rung(rung, "skipped", why)
+        elif not is_built(folder):
             yield Rung(rung, "skipped", f"not built yet; make it with `codesign build {folder}`")
-        elif rung == "tvm-host" and target == "host":
+        else:
             yield _attempt(
                 rung,
-                lambda: _equal("tvm-host", _run_build(folder, inputs), reference, what, least),
+                lambda: _equal(target.rung, _run_build(folder, inputs), reference, what, least),
             )
-        else:
-            yield Rung(rung, "skipped", f"the design is for {target!r}; this rung needs {needed}")
 
 
 def _torch(graph: Graph, inputs: Array) -> Outputs:
@@ -162,6 +164,8 @@ def _pieces(graph: Graph, inputs: Array) -> Iterator[dict[str, Array]]:
 def _attempt(rung: str, climb: Callable[[], Rung]) -> Rung:
     try:
         return climb()
+    except ToolNotFoundError:
+        raise  # says nothing of the network
     except CodesignError as error:
         return Rung(rung, "failed", str(error))
 
@@ -182,19 +186,6 @@ def _filled(piece: Array, size: int) -> Array:
         return np.ascontiguousarray(piece)
     rest = np.zeros((size - len(piece), *piece.shape[1:]), piece.dtype)
     return np.concatenate([piece, rest])
-
-
-MOVES = frozenset(
-    {"input", "constant", "dequantize", "reshape", "transpose", "slice", "concat", "broadcast"}
-)
-"""Float values that come about without rounding anew; ``dequantize`` is one exact product."""
-
-
-def has_float_islands(graph: Graph) -> bool:
-    """Whether float arithmetic, whose last bit differs between back ends, is part of the graph."""
-    return any(
-        node.type.dtype.is_float and node.op.name not in MOVES for node in graph.nodes.values()
-    )
 
 
 def _fake_quant(sqnr: float, what: str) -> Rung:

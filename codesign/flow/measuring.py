@@ -29,8 +29,9 @@ class Measured:
 
     target: str
     machine: str
-    network_ms: float
-    network_least_ms: float
+    network_ms: float | None
+    """The whole network, measured; None where the target cannot time it."""
+    network_least_ms: float | None
     samples: int
     layers_ms: dict[str, float]
     """Each layer with weights, alone."""
@@ -41,10 +42,14 @@ class Measured:
     table_share: float
     """Share of the (layer, format) table that was measured."""
     design_digest: str
+    kind: str = "measured"
+    """What the layers' latencies are: measured, simulated or modelled."""
 
     @property
-    def model_error(self) -> float:
+    def model_error(self) -> float | None:
         """(modelled − measured) / measured; other operators and call overheads are not modelled."""
+        if self.network_ms is None:
+            return None
         return (self.modelled_ms - self.network_ms) / self.network_ms
 
     @classmethod
@@ -68,12 +73,15 @@ def measure(folder: Path, refine: bool = False, progress: Progress = SILENT) -> 
     chosen = Design.load(folder)
     target = load_target(chosen.options.target)
     graph = load_integer(folder)
-    with progress.task(f"Measuring {len(chosen.choices)} layers on {target.name}"):
+    verb = "Measuring" if target.latency_kind == "measured" else "Modelling"
+    with progress.task(f"{verb} {len(chosen.choices)} layers on {target.name}"):
         timings = target.layer_latency(graph)
     layers = {layer: timings[layer].median_ms for layer in chosen.choices}
     batch = graph.type(graph.inputs[0]).shape[0]
-    with progress.task(f"Measuring the network on {target.name}"):
-        timing = load_runner(folder).time([noise_inputs(graph, batch, chosen.options.seed)])
+    timing = None
+    if target.latency_kind == "measured":
+        with progress.task(f"Measuring the network on {target.name}"):
+            timing = load_runner(folder).time([noise_inputs(graph, batch, chosen.options.seed)])
     known = {(layer, name) for layer, name in chosen.choices.items()} | {
         (facts.name, name)
         for facts in chosen.layers
@@ -83,10 +91,10 @@ def measure(folder: Path, refine: bool = False, progress: Progress = SILENT) -> 
     entries = sum(len(facts.latency_ms) for facts in chosen.layers)
     result = Measured(
         target=target.name,
-        machine=machine(),
-        network_ms=timing.median_ms,
-        network_least_ms=timing.min_ms,
-        samples=timing.samples,
+        machine=machine() if timing else target.description,
+        network_ms=timing.median_ms if timing else None,
+        network_least_ms=timing.min_ms if timing else None,
+        samples=timing.samples if timing else 0,
         layers_ms=layers,
         reference_ms={
             layer: layers[layer]
@@ -94,8 +102,9 @@ def measure(folder: Path, refine: bool = False, progress: Progress = SILENT) -> 
             if target.same_code(load_format(name), load_format(chosen.options.formats[0]))
         },
         modelled_ms=sum(layers.values()),
-        table_share=len(known) / entries,
+        table_share=len(known) / entries if target.latency_kind == "measured" else 0.0,
         design_digest=file_digest(folder / "design.json"),
+        kind=target.latency_kind,
     )
     write_json(
         folder / "measured.json",

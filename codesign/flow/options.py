@@ -15,7 +15,7 @@ SENSITIVITIES = ("auto", "hessian", "measured", "noise", "weight-only")
 CALIBRATIONS = ("minmax", "percentile", "mse", "entropy")
 
 METRIC_UNITS = {
-    "latency": "ms (sum over layers, measured on the target)",
+    "latency": "ms (sum over layers, each alone on the target)",
     "size": "bytes (packed weights and biases)",
     "loss": "loss of the sensitivity method",
     "bops": "bit operations (MACs × weight bits × activation bits)",
@@ -29,6 +29,7 @@ class DesignOptions:
     network: str
     """``file.onnx``, ``file.pt2``, ``package.module:factory`` or ``zoo:NAME``."""
     target: str = "host"
+    """A name that ``codesign list targets`` shows, or a board file (``.toml``)."""
     weights: Path | None = None
     """Weights file of a zoo network."""
     calib: Path | None = None
@@ -176,6 +177,8 @@ class DesignOptions:
                 data[name] = str(Path(data[name]).resolve())
         if Path(self.network).is_file():
             data["network"] = str(Path(self.network).resolve())
+        if Path(self.target).is_file():  # a user's board
+            data["target"] = str(Path(self.target).resolve())
         data["limits"] = [list(item) for item in self.limits]
         data["formats"] = list(self.formats)
         return data

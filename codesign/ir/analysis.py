@@ -121,3 +121,16 @@ def peak_bytes(graph: Graph) -> int:
         if not readers[node.name]:
             live -= node.type.bytes
     return peak
+
+
+MOVES = frozenset(
+    {"input", "constant", "dequantize", "reshape", "transpose", "slice", "concat", "broadcast"}
+)
+"""Float values that come about without rounding anew; ``dequantize`` is one exact product."""
+
+
+def has_float_islands(graph: Graph) -> bool:
+    """Whether float arithmetic, whose last bit differs between back ends, is part of the graph."""
+    return any(
+        node.type.dtype.is_float and node.op.name not in MOVES for node in graph.nodes.values()
+    )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -56,19 +57,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("host") / "build"
     result = HostTarget().build(network(), out)
     assert result.directory == out
-    assert result.files == (MANIFEST, LIBRARY)
-    assert result.size_bytes == sum(p.stat().st_size for p in out.iterdir())
+    files = sorted(p for p in out.rglob("*") if p.is_file())
+    assert result.files == tuple(p.relative_to(out).as_posix() for p in files)
+    assert {MANIFEST, LIBRARY, "run.sh", "runner"} < set(result.files)
+    assert result.size_bytes == sum(p.stat().st_size for p in files)
     return out
 
 
 @pytest.fixture
 def copied(built: Path, tmp_path: Path) -> Path:
     """A copy of the build that a test may damage."""
-    out = tmp_path / "build"
-    out.mkdir()
-    for path in built.iterdir():
-        (out / path.name).write_bytes(path.read_bytes())
-    return out
+    return Path(shutil.copytree(built, tmp_path / "build"))
 
 
 def test_registry() -> None:
@@ -263,7 +262,8 @@ def test_torn_manifest(copied: Path) -> None:
 def test_rebuild_replaces(copied: Path) -> None:
     (copied / "stale").write_text("left by an older build")
     HostTarget().build(network(), copied)
-    assert sorted(p.name for p in copied.iterdir()) == [MANIFEST, LIBRARY]
+    assert not (copied / "stale").exists()
+    assert (copied / LIBRARY).is_file()
     assert [p.name for p in copied.parent.iterdir()] == [copied.name]
 
 

@@ -11,6 +11,7 @@ from codesign.errors import InputError
 from codesign.flow.artifact import Design
 from codesign.flow.ladder import LADDER_FORMAT, RUNGS, networks_digest
 from codesign.flow.measuring import Measured
+from codesign.flow.prepare import load_target
 from codesign.flow.store import file_digest, read_json
 
 FORMAT = "codesign-report/1"
@@ -49,6 +50,7 @@ def gather(folder: Path) -> dict[str, Any]:
             "simulated": None,
             "measured": measured.network_ms if measured else None,
         },
+        "latency_kind": load_target(chosen.options.target).latency_kind,
         "latency_error": measured.model_error if measured else None,
         "layers_ms": measured.layers_ms if measured else None,
         "reference_ms": measured.reference_ms if measured else None,

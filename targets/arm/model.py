@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A modelled latency of each layer on a board. Never checked against a board.
+
+A layer takes the greater of two times, plus a start: its multiply-accumulates at the rate of its
+kind of kernel on all cores, and its weights at the memory's peak rate. The rates are what
+llvm-mca says of the inner loops that we compile (``codesign.targets.arm.mca``); they hold for
+data in the first cache. Costs that are not modelled: cache misses of activations, threads that
+wait, operators without weights.
+"""
+
+from __future__ import annotations
+
+from codesign.ir.analysis import layer_stats
+from codesign.ir.graph import Graph, Node
+from codesign.targets.arm.board import Board
+from codesign.targets.layers import extract_layers
+
+RATES: dict[tuple[str, str], float] = {
+    # (LLVM's CPU, kind): multiply-accumulates a cycle of one core
+    ("cortex-a53", "dense"): 2.0,
+    ("cortex-a72", "dense"): 4.2,
+    ("cortex-a55", "dense"): 6.7,
+    ("cortex-a76", "dense"): 13.3,
+    ("cortex-a53", "depthwise"): 1.0,
+    ("cortex-a72", "depthwise"): 2.0,
+    ("cortex-a55", "depthwise"): 1.0,
+    ("cortex-a76", "depthwise"): 4.0,
+    ("cortex-a53", "float"): 1.0,
+    ("cortex-a72", "float"): 4.0,
+    ("cortex-a55", "float"): 2.0,
+    ("cortex-a76", "float"): 8.0,
+}
+OTHER_CPU = {"dense": 2.0, "depthwise": 1.0, "float": 1.0}
+"""For CPUs of a user's board: those of the slowest that is known."""
+START_MS = 2e-3
+"""A kernel's call and the wake-up of its threads."""
+
+
+def layer_ms(graph: Graph, board: Board) -> dict[str, float]:
+    """Milliseconds of every layer of ``graph``, alone."""
+    stats = {row.name: row for row in layer_stats(graph)}
+    cores, hertz = board.cores, board.clock_mhz * 1e6
+    result = {}
+    for name in extract_layers(graph):
+        row = stats[name]
+        compute = row.macs / (rate(board, layer_kind(graph, graph.nodes[name])) * hertz * cores)
+        memory = row.weight_bytes / (board.memory_gb_per_s * 1e9)
+        result[name] = max(compute, memory) * 1e3 + START_MS
+    return result
+
+
+def layer_kind(graph: Graph, node: Node) -> str:
+    """Which kind of kernel a layer gets: dense, depthwise or float."""
+    kind = graph.type(node.inputs[1])
+    if kind.dtype.is_float:
+        return "float"
+    groups = getattr(node.op, "groups", 1)
+    return "depthwise" if groups > 1 and kind.shape[1] == 1 else "dense"
+
+
+def rate(board: Board, kind: str) -> float:
+    """Multiply-accumulates a cycle of one core."""
+    return RATES.get((board.mcpu, kind), OTHER_CPU[kind])
+
+
+def peak_macs_per_s(board: Board) -> float:
+    """The greatest rate that ``layer_ms`` knows for the board, all cores together."""
+    best = max(rate(board, kind) for kind in OTHER_CPU)
+    return best * board.clock_mhz * 1e6 * board.cores
