@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AXI4 and AXI4-Lite as Amaranth signatures, and a register slice for streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out, Signature
+
+ADDRESS = 40
+"""Address bits of the master, as Zynq UltraScale+ has; other parts leave upper ones open."""
+
+
+def axi4(bits: int) -> Any:
+    """A master's side. One ID, INCR bursts of whole beats, so the constant signals (size, burst,
+    cache, prot, id) are added by the top level."""
+    return Signature(
+        {
+            "araddr": Out(ADDRESS),
+            "arlen": Out(8),
+            "arvalid": Out(1),
+            "arready": In(1),
+            "rdata": In(bits),
+            "rresp": In(2),
+            "rlast": In(1),
+            "rvalid": In(1),
+            "rready": Out(1),
+            "awaddr": Out(ADDRESS),
+            "awlen": Out(8),
+            "awvalid": Out(1),
+            "awready": In(1),
+            "wdata": Out(bits),
+            "wstrb": Out(bits // 8),
+            "wlast": Out(1),
+            "wvalid": Out(1),
+            "wready": In(1),
+            "bresp": In(2),
+            "bvalid": In(1),
+            "bready": Out(1),
+        }
+    )
+
+
+LITE_ADDRESS = 8
+
+AxiLite = Signature(
+    {
+        "awaddr": Out(LITE_ADDRESS),
+        "awvalid": Out(1),
+        "awready": In(1),
+        "wdata": Out(32),
+        "wstrb": Out(4),
+        "wvalid": Out(1),
+        "wready": In(1),
+        "bresp": In(2),
+        "bvalid": In(1),
+        "bready": Out(1),
+        "araddr": Out(LITE_ADDRESS),
+        "arvalid": Out(1),
+        "arready": In(1),
+        "rdata": In(32),
+        "rresp": In(2),
+        "rvalid": In(1),
+        "rready": Out(1),
+    }
+)
+"""A master's side; the accelerator has the flipped one."""
+
+
+class Slice(Component):
+    """Registers a stream in both directions; one transfer a cycle."""
+
+    def __init__(self, layout: Any) -> None:
+        self.layout = layout
+        super().__init__({"i": In(stream.Signature(layout)), "o": Out(stream.Signature(layout))})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        spare = Signal(self.layout)
+        held = Signal()
+        m.d.comb += self.i.ready.eq(~held)
+        with m.If(~self.o.valid | self.o.ready):
+            m.d.sync += self.o.valid.eq(held | self.i.valid)
+            with m.If(held):
+                m.d.sync += [self.o.payload.eq(spare), held.eq(0)]
+            with m.Else():
+                m.d.sync += self.o.payload.eq(self.i.payload)
+        with m.Elif(self.i.valid & ~held):
+            m.d.sync += [spare.eq(self.i.payload), held.eq(1)]
+        return m

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands: fetched from memory, queued for each unit, given out when their waits hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import ceil_log2
+
+from codesign.targets.fpga.hw.commands import UNITS, command_layout, command_stream, command_words
+from codesign.targets.fpga.hw.ports import ADDRESS_BITS, Port, read_beat
+from codesign.targets.fpga.hw.reads import burst_layout
+from codesign.targets.fpga.isa import COMMAND_BYTES, Unit
+
+WORDS = COMMAND_BYTES // 8
+AHEAD = 4
+"""Commands asked for before they are needed; so many may be read behind the end of a list."""
+COUNTER = 16
+
+
+class Fetch(Component):
+    """Reads the command list in order and hands out its words, ``AHEAD`` commands in advance.
+
+    ``word``: 64-bit words of commands; ``first`` marks a command's first word.
+    """
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+        super().__init__(
+            {
+                "start": In(1),
+                "stop": In(1),
+                "address": In(ADDRESS_BITS),
+                "burst": Out(stream.Signature(burst_layout(port))),
+                "beat": In(stream.Signature(read_beat(port))),
+                "word": Out(stream.Signature(64)),
+                "quiet": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        port = self.port
+        beats = WORDS // port.words
+        pieces = -(-beats // port.burst)  # bursts of a command
+        m.submodules.words = fifo = SyncFIFO(width=port.bits, depth=AHEAD * beats)
+        running = Signal()
+        room = Signal(range(AHEAD * beats + 1), init=AHEAD * beats)  # beats neither asked nor held
+        asked = Signal(range(AHEAD * beats + 1))  # beats under way
+        ask = Signal()
+        size = beats // pieces
+        taken = Signal()
+        m.d.comb += [
+            self.burst.payload.words.eq(size * port.words),
+            self.burst.valid.eq(running & (room >= size)),
+            ask.eq(self.burst.valid & self.burst.ready),
+            self.beat.ready.eq(1),
+            fifo.w_en.eq(self.beat.valid & running),
+            fifo.w_data.eq(self.beat.payload.data),
+            self.quiet.eq(~running & (asked == 0)),
+        ]
+        m.d.sync += [
+            asked.eq(asked + Mux(ask, size, 0) - self.beat.valid),
+            room.eq(room - Mux(ask, size, 0) + taken),
+        ]
+        with m.If(ask):
+            m.d.sync += self.burst.payload.address.eq(
+                self.burst.payload.address + size * port.bits // 8
+            )
+        if port.words == 1:
+            m.d.comb += taken.eq(self.word.valid & self.word.ready)
+            m.d.comb += self.word.payload.eq(fifo.r_data)
+        else:
+            upper = Signal()
+            m.d.comb += [
+                taken.eq(self.word.valid & self.word.ready & upper),
+                self.word.payload.eq(Mux(upper, fifo.r_data[64:], fifo.r_data[:64])),
+            ]
+            with m.If(self.word.valid & self.word.ready):
+                m.d.sync += upper.eq(~upper)
+            with m.If(~running):
+                m.d.sync += upper.eq(0)
+        m.d.comb += self.word.valid.eq(fifo.r_rdy & running)
+        m.d.comb += fifo.r_en.eq(taken | ~running)
+        with m.If(self.start):
+            m.d.sync += [
+                running.eq(1),
+                room.eq(AHEAD * beats),
+                self.burst.payload.address.eq(self.address),
+            ]
+        with m.Elif(self.stop):
+            m.d.sync += running.eq(0)
+        return m
+
+
+class Queue(Component):
+    """Commands of one unit: a narrow memory, then one register that is filled word by word."""
+
+    def __init__(self, unit: Unit, depth: int) -> None:
+        self.unit = unit
+        self.depth = depth
+        self.length = command_words(unit)
+        super().__init__(
+            {
+                "write": In(1),
+                "word": In(64),
+                "room": Out(1),
+                "done": In(data.ArrayLayout(COUNTER, len(UNITS))),
+                "clear": In(1),
+                "command": Out(command_stream(unit)),
+                "held": Out(1),
+                "unmet": Out(len(UNITS)),
+                "empty": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        size = 1 << ceil_log2(self.depth * WORDS)
+        m.submodules.memory = memory = Memory(shape=64, depth=size, init=[])
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        level = Signal(range(size + 1))
+        head, tail = Signal(range(size)), Signal(range(size))
+        take = Signal()
+        words = Signal(64 * self.length)
+        filled = Signal(range(self.length + 1))
+        go = Signal()
+        m.d.comb += [
+            write.en.eq(self.write),
+            write.addr.eq(tail),
+            write.data.eq(self.word),
+            read.addr.eq(head),
+            self.held.eq(filled == self.length),
+            take.eq((level != 0) & ~self.held),
+            self.room.eq(level <= size - self.length),
+            self.empty.eq((level == 0) & (filled == 0)),
+        ]
+        m.d.sync += [
+            tail.eq(tail + self.write),
+            head.eq(head + take),
+            level.eq(level + self.write - take),
+        ]
+        with m.If(take):
+            m.d.sync += [words.eq(Cat(words[64:], read.data)), filled.eq(filled + 1)]
+        fields = data.View(command_layout(self.unit), words[: command_layout(self.unit).size])
+        m.d.comb += self.unmet.eq(_unmet(self.done, fields))
+        # judged anew after every change of the register; a counter only moves towards "met"
+        m.d.sync += go.eq(self.held & ~self.unmet.any())
+        m.d.comb += [
+            self.command.valid.eq(go),
+            self.command.payload.eq(fields),
+        ]
+        with m.If(go & self.command.ready):
+            m.d.sync += [filled.eq(0), go.eq(0)]
+        with m.If(self.clear):
+            m.d.sync += [filled.eq(0), level.eq(0), head.eq(tail), go.eq(0)]
+        return m
+
+
+def _unmet(done: Any, fields: Any) -> Any:
+    """Which waits of a command do not hold: done − wait < 0, modulo 2^16."""
+    return Cat(
+        (done[index] - getattr(fields, f"wait_{unit.name.lower()}"))[COUNTER - 1]
+        for index, unit in enumerate(UNITS)
+    )
+
+
+class Dispatch(Component):
+    """Shares out words of commands to the queues, counts finished commands, ends the run.
+
+    ``done``: one bit for each of ``UNITS``, high one cycle for each finished command.
+    """
+
+    def __init__(self, depth: int = 8) -> None:
+        self.depth = depth
+        super().__init__(
+            {
+                "start": In(1),
+                "word": In(stream.Signature(64)),
+                "done": In(len(UNITS)),
+                **{unit.name.lower(): Out(command_stream(unit)) for unit in UNITS},
+                "counters": Out(data.ArrayLayout(COUNTER, len(UNITS))),
+                "held": Out(len(UNITS) + 1),
+                "unmet": Out(data.ArrayLayout(len(UNITS), len(UNITS) + 1)),
+                "ended": Out(1),
+                "bad": Out(1),
+                "last": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        queues = [Queue(unit, self.depth) for unit in UNITS]
+        for index, (unit, queue) in enumerate(zip(UNITS, queues)):
+            m.submodules[unit.name.lower()] = queue
+            out = getattr(self, unit.name.lower())
+            m.d.comb += [
+                queue.done.eq(self.counters),
+                queue.clear.eq(self.start),
+                out.valid.eq(queue.command.valid),
+                out.payload.eq(queue.command.payload),
+                queue.command.ready.eq(out.ready),
+                self.held[index].eq(queue.held),
+                self.unmet[index].eq(queue.unmet & queue.held.replicate(len(UNITS))),
+            ]
+            with m.If(self.start):
+                m.d.sync += self.counters[index].eq(0)
+            with m.Elif(self.done[index]):
+                m.d.sync += self.counters[index].eq(self.counters[index] + 1)
+
+        place = Signal(range(WORDS))
+        kind, unit_now = Signal(3), Signal(3)
+        accept, room = Signal(), Signal()
+        end = Signal(command_layout(Unit.END))
+        have_end = Signal()
+        word = self.word.payload
+        m.d.comb += [
+            unit_now.eq(Mux(place == 0, word[:3], kind)),
+            room.eq(Array([queue.room for queue in queues])[unit_now[:2]]),
+            # there is room for a whole command or the first word waits
+            accept.eq((place != 0) | room | (unit_now > max(UNITS))),
+            self.word.ready.eq(accept & ~have_end & ~self.bad),
+        ]
+        for unit, queue in zip(UNITS, queues):
+            m.d.comb += [
+                queue.word.eq(word),
+                queue.write.eq(
+                    self.word.valid & self.word.ready & (unit_now == unit) & (place < queue.length)
+                ),
+            ]
+        with m.If(self.word.valid & self.word.ready):
+            m.d.sync += [place.eq(place + 1), kind.eq(unit_now)]
+            with m.If(unit_now == Unit.END):
+                with m.Switch(place):
+                    for index in range(command_words(Unit.END)):
+                        with m.Case(index):
+                            part = end.as_value()[64 * index : 64 * index + 64]
+                            m.d.sync += part.eq(word)
+                with m.If(place == command_words(Unit.END) - 1):
+                    m.d.sync += have_end.eq(1)
+            with m.Elif(unit_now > max(UNITS)):
+                m.d.sync += self.bad.eq(1)
+        with m.If(self.start):
+            m.d.sync += [place.eq(0), have_end.eq(0), self.bad.eq(0), self.ended.eq(0)]
+        unmet = _unmet(self.counters, end)
+        empty = Cat(queue.empty for queue in queues).all()
+        m.d.comb += [
+            self.held[len(UNITS)].eq(have_end),
+            self.unmet[len(UNITS)].eq(unmet & have_end.replicate(len(UNITS))),
+            self.last.eq(have_end),
+        ]
+        with m.If(have_end & ~self.start):
+            m.d.sync += self.ended.eq(~unmet.any() & empty)
+        return m

@@ -1,0 +1,574 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The load unit: memory to buffers.
+
+``Requests`` takes commands and asks for their runs, one command ahead of ``Loader``'s other half,
+which puts the arriving beats into the buffers: weights expanded to the engine's width, parameters
+and taps word by word, activations placed as ``docs/accelerator.md`` says. One beat a cycle, but:
+
+- activations on a 128-bit port: two cycles for a beat whose pixels are in one memory (stride > 1,
+  or one memory alone) or end and begin a row; with pi = 4 twice as many cycles;
+- parameters and taps: 8 bytes a cycle; weights whose word is smaller than a beat's weights: a
+  word a cycle;
+- repeated pixels: a cycle for each place.
+
+A command takes 2 cycles more before its first beat, and one for each ``repeat_y`` beyond 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.utils import ceil_log2
+
+from codesign.space.accelerator import Engine
+from codesign.targets.fpga.hw.commands import command_layout, command_stream
+from codesign.targets.fpga.hw.ports import (
+    ADDRESS_BITS,
+    READ_RUN,
+    ActShape,
+    ItemWriteSignature,
+    Port,
+    act_write,
+    read_beat,
+    weight_write,
+    weights_of_word,
+    word_granules,
+)
+from codesign.targets.fpga.hw.reads import Splitter, burst_layout
+from codesign.targets.fpga.isa import Dest, Unit
+
+LAYOUT = command_layout(Unit.LOAD)
+PLACING = data.StructLayout(
+    {
+        name: LAYOUT[name].shape
+        for name in (
+            "dest", "base", "count", "bits", "blocks", "rows", "width", "place_row_words",
+            "place_residue_words", "place_group", "place_stride", "place_block", "place_nibbles",
+            "repeat_x", "repeat_y",
+        )
+    }
+)  # fmt: skip
+"""What the placing half needs of a command."""
+ACT = (Dest.DENSE_ACT, Dest.DEPTHWISE_ACT)
+WEIGHT = (Dest.DENSE_WEIGHT, Dest.DEPTHWISE_WEIGHT)
+
+
+def times(value: Any, factor: int) -> Any:
+    """Multiplication by a constant as shifts and sums, so that no tool makes a multiplier of it."""
+    parts = [value << bit for bit in range(factor.bit_length()) if factor >> bit & 1]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def is_one_of(dest: Any, places: tuple[Dest, ...]) -> Any:
+    """Whether a command's destination is one of ``places``."""
+    return Cat(dest == place for place in places).any()
+
+
+class Requests(Component):
+    """Commands to runs; hands each command on to the placing half."""
+
+    def __init__(self, dense: Engine, depthwise: Engine) -> None:
+        self.dense = dense
+        self.depthwise = depthwise
+        super().__init__(
+            {
+                "command": In(command_stream(Unit.LOAD)),
+                "run": Out(stream.Signature(READ_RUN)),
+                "next": Out(stream.Signature(PLACING)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        command = self.command.payload
+        words = Signal(READ_RUN["words"].shape)
+        rows = Signal.like(command.rows)
+        width = Signal(len(words))
+        address = Signal(ADDRESS_BITS)
+        blocks = Signal.like(command.blocks)
+        step = Signal.like(command.block_step)
+
+        count = command.count
+        scale = Signal(2)  # 0, 1, 2 for weights of 2, 4, 8 bits
+        m.d.comb += scale.eq(Mux(command.bits == 2, 0, Mux(command.bits == 4, 1, 2)))
+        dense = times(count, weights_of_word(self.dense) // 32) << scale
+        depthwise = ((times(count, weights_of_word(self.depthwise) // 8) << scale) + 3) >> 2
+        items = Mux(
+            command.dest == Dest.DENSE_WEIGHT,
+            dense,
+            Mux(command.dest == Dest.DEPTHWISE_WEIGHT, depthwise, count),
+        )
+        m.d.comb += [
+            self.run.payload.address.eq(address),
+            self.run.payload.words.eq(words),
+        ]
+        with m.If(self.next.ready):
+            m.d.sync += self.next.valid.eq(0)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.command.ready.eq(~self.next.valid)
+                with m.If(self.command.valid & ~self.next.valid):
+                    m.d.sync += self.next.valid.eq(1)
+                    m.d.sync += [
+                        getattr(self.next.payload, name).eq(getattr(command, name))
+                        for name, _ in PLACING
+                    ]
+                    m.d.sync += [
+                        address.eq(command.address),
+                        step.eq(command.block_step),
+                        rows.eq(command.rows),
+                        width.eq(command.width),
+                    ]
+                    with m.If(is_one_of(command.dest, ACT)):
+                        m.d.sync += [words.eq(0), blocks.eq(command.blocks)]
+                        m.next = "MULTIPLY"
+                    with m.Else():
+                        m.d.sync += [words.eq(items), blocks.eq(1)]
+                        m.next = "RUN"
+            with m.State("MULTIPLY"):  # rows · width, a bit of rows a cycle
+                m.d.sync += [
+                    words.eq(words + Mux(rows[0], width, 0)),
+                    width.eq(width << 1),
+                    rows.eq(rows >> 1),
+                ]
+                with m.If(rows[1:] == 0):
+                    m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += self.run.valid.eq(1)
+                with m.If(self.run.ready):
+                    m.d.sync += [address.eq(address + step), blocks.eq(blocks - 1)]
+                    with m.If(blocks == 1):
+                        m.next = "IDLE"
+        return m
+
+
+class Loader(Component):
+    """The load unit. ``done`` pulses when a command's last buffer write has been taken."""
+
+    def __init__(self, dense: Engine, depthwise: Engine, port: Port) -> None:
+        self.dense = dense
+        self.depthwise = depthwise
+        self.port = port
+        super().__init__(
+            {
+                "command": In(command_stream(Unit.LOAD)),
+                "done": Out(1),
+                "busy": Out(1),
+                "burst": Out(stream.Signature(burst_layout(port))),
+                "beat": In(stream.Signature(read_beat(port))),
+                "dense_weight": Out(weight_write(dense, port.bits)),
+                "dense_param": Out(ItemWriteSignature),
+                "dense_tap": Out(ItemWriteSignature),
+                "dense_act": Out(act_write(dense, port.bits)),
+                "depthwise_weight": Out(weight_write(depthwise, port.bits)),
+                "depthwise_param": Out(ItemWriteSignature),
+                "depthwise_tap": Out(ItemWriteSignature),
+                "depthwise_act": Out(act_write(depthwise, port.bits)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        port = self.port
+        m.submodules.requests = requests = Requests(self.dense, self.depthwise)
+        m.submodules.splitter = splitter = Splitter(port, port.burst * port.words)
+        connect(m, flipped(self.command), requests.command)
+        connect(m, requests.run, splitter.run)
+        connect(m, flipped(self.burst), splitter.burst)
+
+        now = Signal(PLACING)
+        ready = Signal()  # setup is over
+        closing = Signal()  # the last write is on its way
+        finish = Signal()
+        setting = Signal()
+        act = is_one_of(now.dest, ACT)
+        weight = is_one_of(now.dest, WEIGHT)
+        state = _State(m, self, now)
+        moved = state.act_valid & ~state.act_taken
+        m.d.comb += [
+            requests.next.ready.eq(~setting & ~ready),
+            self.busy.eq(setting | ready | closing | requests.next.valid),
+            self.done.eq(closing & ~moved),
+        ]
+        with m.If(self.done):
+            m.d.sync += closing.eq(0)
+        with m.If(requests.next.valid & requests.next.ready):
+            m.d.sync += [now.eq(requests.next.payload), setting.eq(1)]
+            state.begin(requests.next.payload)
+        with m.If(setting), m.If(state.prepare()):
+            m.d.sync += [setting.eq(0), ready.eq(1)]
+        go = Signal()
+        m.d.comb += go.eq(ready & self.beat.valid & ~moved)
+        with m.If(go & act):
+            state.place_activations(finish)
+        with m.If(go & weight):
+            state.place_weights(finish)
+        with m.If(go & ~act & ~weight):
+            state.place_items(finish)
+        with m.If(finish):
+            m.d.sync += [ready.eq(0), closing.eq(1)]
+        state.outputs(go, act, weight)
+        return m
+
+
+class _State:
+    """Registers of the placing half and what one cycle does with them."""
+
+    def __init__(self, m: Module, loader: Loader, now: Any) -> None:
+        self.m, self.loader, self.now = m, loader, now
+        dense, depthwise = loader.dense, loader.depthwise
+        shapes = [ActShape.of(engine, loader.port.bits) for engine in (dense, depthwise)]
+        self.engines = (dense, depthwise)
+        self.shapes = shapes
+        bits = max(shape.address_bits for shape in shapes)
+        self.memory = Signal(max(shape.memory_bits for shape in shapes))
+        self.last_memory = Signal.like(self.memory)
+        self.block_base, self.row_base, self.place = Signal(bits), Signal(bits), Signal(bits)
+        self.row_step, self.offset, self.residue_offset = Signal(bits), Signal(bits), Signal(bits)
+        self.residue = Signal(3)
+        self.lane = Signal(9)
+        self.last_lane = Signal(9)
+        self.lane_step = Signal(2)
+        self.x, self.y = Signal.like(now.width), Signal.like(now.rows)
+        self.blocks = Signal.like(now.blocks)
+        self.times_x, self.times_y = Signal(3), Signal(3)
+        self.piece, self.second = Signal(), Signal()
+        self.split = Signal()  # pi = 4: a block fills two words
+        self.left = Signal.like(now.count)
+        granules = [
+            weights_of_word(e) // word_granules(weights_of_word(e), loader.port.bits)[0]
+            for e in self.engines
+        ]
+        self.granule = Signal(range(max(2, *granules)))
+        self.step = Signal(6)
+        self.address = Signal.like(now.base)
+        slots = shapes[0].slots
+        self.slots = [Signal(act_slot_of(shapes), name=f"slot_{k}") for k in range(slots)]
+        self.act_valid, self.act_taken = Signal(), Signal()
+
+    @property
+    def is_dense(self) -> Any:
+        """Whether the command is for the dense engine."""
+        return ~self.now.dest[2]
+
+    def begin(self, command: Any) -> None:
+        """The first cycle of a command: constants of its engine, counters."""
+        m = self.m
+        dense = ~command.dest[2]
+        values = []
+        for engine, shape in zip(self.engines, self.shapes):
+            double = 2 * engine.px if engine.double else engine.px
+            split = shape.block_bits == 32
+            power = shape.lanes & (shape.lanes - 1) == 0
+            low = ceil_log2(shape.lanes)
+            block = command.place_block
+            lane = block[:low] if power else block
+            above = Cat(Const(0, int(split)), block[low:]) if power else Const(0, 1)
+            memories = Mux(command.place_nibbles, double - 1, engine.px - 1)
+            values.append((memories, shape.lanes - 1, int(split), lane, above))
+        pick = [Mux(dense, a, b) for a, b in zip(*values)]
+        m.d.sync += [
+            self.last_memory.eq(pick[0]),
+            self.last_lane.eq(pick[1]),
+            self.lane_step.eq(1 + pick[2]),
+            self.split.eq(pick[2]),
+            self.lane.eq(pick[3]),
+            self.block_base.eq(command.base + pick[4]),
+            self.row_step.eq(command.place_row_words),
+            self.times_y.eq(1),
+            self.blocks.eq(command.blocks),
+            self.left.eq(command.count),
+            self.address.eq(command.base),
+            self.granule.eq(0),
+            self.step.eq(0),
+            self.second.eq(0),
+            self.piece.eq(0),
+        ]
+
+    def prepare(self) -> Any:
+        """Further cycles: n div PB where PB is no power of two, row_words · repeat_y."""
+        m, now = self.m, self.now
+        divided, multiplied = Signal(), Signal()
+        m.d.comb += [
+            divided.eq(self.lane <= self.last_lane),
+            multiplied.eq(self.times_y >= now.repeat_y),
+        ]
+        with m.If(~divided):
+            m.d.sync += [
+                self.lane.eq(self.lane - self.last_lane - 1),
+                self.block_base.eq(self.block_base + self.lane_step),
+            ]
+        with m.If(~multiplied):
+            m.d.sync += [
+                self.row_step.eq(self.row_step + now.place_row_words),
+                self.times_y.eq(self.times_y + 1),
+            ]
+        self.start_row(self.block_base)
+        m.d.sync += [self.y.eq(0), self.times_x.eq(0)]
+        with m.If(divided & multiplied):
+            m.d.sync += self.times_y.eq(0)
+        return divided & multiplied
+
+    def start_row(self, base: Any) -> None:
+        """Pixel 0 of the row whose word is ``base``."""
+        self.m.d.sync += [
+            self.row_base.eq(base),
+            self.place.eq(base),
+            self.memory.eq(0),
+            self.residue.eq(0),
+            self.residue_offset.eq(0),
+            self.offset.eq(0),
+            self.x.eq(0),
+        ]
+
+    def word(self) -> tuple[Any, Any, Any]:
+        """(index of the next word in the beat, it is the beat's last, the next is there too)."""
+        mask = self.loader.beat.payload.mask
+        if self.loader.port.words == 1:
+            return Const(0, 1), Const(1, 1), Const(0, 1)
+        index = Signal()
+        self.m.d.comb += index.eq(self.second | ~mask[0])
+        return index, index | ~mask[1], ~index & mask[1]
+
+    def place_activations(self, finish: Any) -> None:
+        """One cycle: one pixel, or two neighbours."""
+        m, now, beat = self.m, self.now, self.loader.beat
+        index, last_word, two = self.word()
+        wraps = Signal()
+        after = Signal.like(self.place)
+        next_memory = Signal.like(self.memory)
+        pair = Signal()
+        end_row = Signal()
+        last_memory = self.memory == self.last_memory
+        m.d.comb += [
+            wraps.eq(last_memory),
+            after.eq(self.place + now.place_group),
+            next_memory.eq(Mux(wraps, 0, self.memory + 1)),
+            pair.eq(
+                two & (now.place_stride <= 1) & (self.last_memory != 0)
+                & (now.repeat_x <= 1) & (now.repeat_y <= 1) & (self.x != now.width - 1)
+            ),
+            end_row.eq(self.x + pair == now.width - 1),
+        ]  # fmt: skip
+        words = [beat.payload.data[64 * k : 64 * k + 64] for k in range(self.loader.port.words)]
+        first, second = self.slots[0], self.slots[-1]
+        m.d.sync += self.act_valid.eq(1)
+        if second is not first:
+            m.d.sync += [
+                second.valid.eq(pair),
+                second.memory.eq(next_memory),
+                second.address.eq(Mux(wraps, after, self.place) + self.piece),
+                second.lane.eq(self.lane),
+                second.data.eq(self.packed(words[-1])),
+            ]
+        m.d.sync += [
+            first.valid.eq(1),
+            first.memory.eq(self.memory),
+            first.address.eq(self.place + self.offset + self.piece),
+            first.lane.eq(self.lane),
+            first.data.eq(self.packed(Mux(index, words[-1], words[0]))),
+        ]
+        last_y = self.times_y + 1 >= now.repeat_y
+        last_x = self.times_x + 1 >= now.repeat_x
+        with m.If(self.split & ~self.piece):
+            m.d.sync += self.piece.eq(1)
+        with m.Elif(~last_y):
+            m.d.sync += [
+                self.piece.eq(0),
+                self.times_y.eq(self.times_y + 1),
+                self.offset.eq(self.offset + now.place_row_words),
+            ]
+        with m.Else():
+            m.d.sync += [self.piece.eq(0), self.times_y.eq(0)]
+            self.advance(pair, wraps, next_memory, after)
+            with m.If(~last_x):
+                m.d.sync += self.times_x.eq(self.times_x + 1)
+            with m.Else():
+                m.d.sync += [
+                    self.times_x.eq(0),
+                    self.x.eq(self.x + 1 + pair),
+                    self.second.eq(~(last_word | pair)),
+                ]
+                m.d.comb += beat.ready.eq(last_word | pair)
+                with m.If(end_row):
+                    self.next_row(finish)
+
+    def advance(self, pair: Any, wraps: Any, next_memory: Any, after: Any) -> None:
+        """To the place of the next pixel (after a pair: the next but one)."""
+        m, now = self.m, self.now
+        with m.If((self.residue + 1 < now.place_stride) & ~pair):
+            offset = self.residue_offset + now.place_residue_words
+            m.d.sync += [
+                self.residue.eq(self.residue + 1),
+                self.residue_offset.eq(offset),
+                self.offset.eq(offset),
+            ]
+        with m.Else():
+            next_wraps = pair & (next_memory == self.last_memory)
+            m.d.sync += [
+                self.residue.eq(0),
+                self.residue_offset.eq(0),
+                self.offset.eq(0),
+                self.place.eq(Mux(wraps | next_wraps, after, self.place)),
+                self.memory.eq(Mux(next_wraps, 0, next_memory + pair)),
+            ]
+
+    def next_row(self, finish: Any) -> None:
+        """A row is placed: the next one, the next block's first one, or the end."""
+        m, now = self.m, self.now
+        with m.If(self.y != now.rows - 1):
+            m.d.sync += self.y.eq(self.y + 1)
+            self.start_row(self.row_base + self.row_step)
+        with m.Else():
+            full = self.lane == self.last_lane
+            base = self.block_base + Mux(full, self.lane_step, 0)
+            m.d.sync += [
+                self.y.eq(0),
+                self.lane.eq(Mux(full, 0, self.lane + 1)),
+                self.block_base.eq(base),
+                self.blocks.eq(self.blocks - 1),
+            ]
+            self.start_row(base)
+            m.d.comb += finish.eq(self.blocks == 1)
+
+    def packed(self, word: Any) -> Any:
+        """The data of a slot: half of the word for pi = 4, nibbles together."""
+        half = word
+        if any(shape.block_bits == 32 for shape in self.shapes):
+            half = Mux(self.split & self.piece, word[32:], word)
+        if not any(engine.double for engine in self.engines):
+            return half
+        nibbles = Cat(half[8 * k : 8 * k + 4] for k in range(8))
+        return Mux(self.now.place_nibbles, nibbles, half)
+
+    def place_weights(self, finish: Any) -> None:
+        """One cycle: as many weights as a chunk takes of the beat."""
+        m = self.m
+        for engine, mine in zip(self.engines, (self.is_dense, ~self.is_dense)):
+            weights = weights_of_word(engine)
+            granule, chunk = word_granules(weights, self.loader.port.bits)
+            with m.If(mine), m.Switch(self.now.bits):
+                for bits in (2, 4, 8):
+                    with m.Case(bits):
+                        taken = min(self.loader.port.bits // bits, chunk)
+                        steps = self.loader.port.bits // bits // taken
+                        self.weight_step(finish, taken // granule, weights // granule, steps)
+
+    def weight_step(self, finish: Any, granules: int, word: int, steps: int) -> None:
+        """``granules`` of a word of ``word`` are written; a beat takes ``steps`` cycles."""
+        m, beat = self.m, self.loader.beat
+        full = self.granule == word - granules
+        last = Signal()
+        m.d.comb += [
+            last.eq(full & (self.left == 1)),
+            finish.eq(last),
+            beat.ready.eq(last | (self.step == steps - 1)),
+        ]
+        m.d.sync += [
+            self.step.eq(Mux(beat.ready, 0, self.step + 1)),
+            self.granule.eq(Mux(full, 0, self.granule + granules)),
+            self.address.eq(self.address + full),
+            self.left.eq(self.left - full),
+        ]
+
+    def place_items(self, finish: Any) -> None:
+        """One cycle: 8 bytes, a channel's parameters or a tap."""
+        m = self.m
+        _, last_word, _ = self.word()
+        m.d.comb += [
+            self.loader.beat.ready.eq(last_word),
+            finish.eq(self.left == 1),
+        ]
+        m.d.sync += [
+            self.second.eq(~last_word),
+            self.address.eq(self.address + 1),
+            self.left.eq(self.left - 1),
+        ]
+
+    def outputs(self, go: Any, act: Any, weight: Any) -> None:
+        """Registers to the buffers."""
+        m, loader = self.m, self.loader
+        names = ("dense", "depthwise")
+        ways = [getattr(loader, f"{name}_act") for name in names]
+        chosen = Signal()  # the depthwise engine's
+        m.d.comb += self.act_taken.eq(Mux(chosen, ways[1].ready, ways[0].ready))
+        with m.If(go & act):
+            m.d.sync += chosen.eq(self.now.dest[2])
+        with m.Elif(self.act_taken):
+            m.d.sync += self.act_valid.eq(0)
+        nibbles = Signal()
+        with m.If(go & act):
+            m.d.sync += nibbles.eq(self.now.place_nibbles)
+        for way, mine in zip(ways, (~chosen, chosen)):
+            m.d.comb += [way.valid.eq(self.act_valid & mine), way.payload.nibbles.eq(nibbles)]
+            for index, slot in enumerate(self.slots):
+                for name in ("valid", "memory", "address", "lane", "data"):
+                    m.d.comb += getattr(way.payload.slots[index], name).eq(getattr(slot, name))
+        index, _, _ = self.word()
+        data_ = loader.beat.payload.data
+        word = data_ if loader.port.words == 1 else Mux(index, data_[64:], data_[:64])
+        items = {
+            Dest.DENSE_PARAM: loader.dense_param, Dest.DENSE_TAP: loader.dense_tap,
+            Dest.DEPTHWISE_PARAM: loader.depthwise_param, Dest.DEPTHWISE_TAP: loader.depthwise_tap,
+        }  # fmt: skip
+        item_index, item = Signal(13), Signal(64)
+        with m.If(go & ~act & ~weight):
+            m.d.sync += [item_index.eq(self.address), item.eq(word)]
+        for dest, way in items.items():
+            m.d.sync += way.valid.eq(go & (self.now.dest == dest))
+            m.d.comb += [way.index.eq(item_index), way.data.eq(item)]
+        for engine, dest in zip(self.engines, WEIGHT):
+            self.weight_output(engine, dest, go)
+
+    def weight_output(self, engine: Engine, dest: Dest, go: Any) -> None:
+        """Weights of the beat, expanded, to the register before an engine's weight buffer."""
+        m, loader = self.m, self.loader
+        way = getattr(loader, dest.name.lower())
+        weights = weights_of_word(engine)
+        granule, chunk = word_granules(weights, loader.port.bits)
+        data_ = loader.beat.payload.data
+        mine = Signal(name=f"go_{dest.name.lower()}")
+        m.d.comb += mine.eq(go & (self.now.dest == dest))
+        m.d.sync += way.valid.eq(mine)
+        with m.If(mine):
+            m.d.sync += way.address.eq(self.address)
+            with m.Switch(self.now.bits):
+                for bits in (2, 4, 8):
+                    taken = min(loader.port.bits // bits, chunk)
+                    steps = loader.port.bits // bits // taken
+                    size = taken // granule
+                    with m.Case(bits):
+                        parts = [data_[k * taken * bits :][: taken * bits] for k in range(steps)]
+                        part = Signal(taken * bits, name=f"part_{bits}")
+                        m.d.comb += part.eq(Array(parts)[self.step] if steps > 1 else parts[0])
+                        values = []
+                        for k in range(chunk):
+                            at = k % taken * bits
+                            value = part[at : at + bits].as_signed()
+                            wide = Signal(engine.weight_bits, name=f"w{bits}_{k}")
+                            m.d.comb += wide.eq(value)
+                            values.append(wide)
+                        place = self.granule >> ceil_log2(size)
+                        m.d.sync += way.data.eq(Cat(values))
+                        m.d.sync += way.mask.eq(
+                            Cat(place == j // size for j in range(weights // granule))
+                        )
+
+
+def act_slot_of(shapes: list[ActShape]) -> Any:
+    """A slot that holds those of both engines."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "memory": max(shape.memory_bits for shape in shapes),
+            "address": max(shape.address_bits for shape in shapes),
+            "lane": max(1, *(ceil_log2(shape.lanes) for shape in shapes)),
+            "data": max(shape.block_bits for shape in shapes),
+        }
+    )
