@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands of the accelerator: 64 bytes each, little endian, one list for a whole network.
 
-``docs/accelerator.md`` says what each unit does with its fields. The compiler, the functional model,
-the hardware and the drivers all take names, widths and places from here.
+``docs/accelerator.md`` says what each unit does with its fields. The compiler, the functional
+model, the hardware and the drivers all take names, widths and places from here.
 
 Each unit (load, dense, depthwise, drain) runs its own commands in list order. A command waits until
 the units it depends on have finished a stated number of commands; the compiler only ever names

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way: select jobs, place values, order segments, emit commands, lay out the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from codesign.cost.tiles import Tile
+from codesign.errors import UnsupportedError
+from codesign.ir.graph import Graph
+from codesign.ir.types import DType
+from codesign.space.accelerator import Accelerator
+from codesign.space.device import Device, load_device
+from codesign.targets.fpga.compile.context import Buffers, Context
+from codesign.targets.fpga.compile.dense import emit_dense
+from codesign.targets.fpga.compile.depthwise import emit_depthwise
+from codesign.targets.fpga.compile.emit import Emitter
+from codesign.targets.fpga.compile.mapping import tile_of
+from codesign.targets.fpga.compile.places import Memory, Place
+from codesign.targets.fpga.compile.program import Program, Segment
+from codesign.targets.fpga.compile.select import Selection, select
+from codesign.targets.fpga.isa import BLOCK
+
+
+def compile_network(
+    graph: Graph, accelerator: Accelerator, device: Device | None = None,
+    tiles: Mapping[str, Tile] | None = None,
+) -> Program:  # fmt: skip
+    """Commands, image and layout of an integer network of batch 1.
+
+    ``tiles`` names the tiles of layers; others get the best ones by the cost model on ``device``
+    (an Ultra96 where none is named). Raises
+    UnsupportedError for an accelerator that hardware cannot be made for, InfeasibleError where a
+    layer fits no buffer.
+    """
+    check_accelerator(accelerator)
+    board = device or load_device("ultra96")
+    found = select(graph)
+    memory = Memory()
+    places = _places(found, memory)
+    assert accelerator.depthwise is not None
+    context = Context(
+        accelerator, places, memory, Emitter(), Buffers.of(accelerator.dense),
+        Buffers.of(accelerator.depthwise),
+    )  # fmt: skip
+    segments, done = [], []
+    for kind, names in _order(found):
+        if kind == "arm":
+            segments.append(Segment("arm", nodes=tuple(names)))
+            continue
+        context.emitter = Emitter()
+        for name in names:
+            for job in found.jobs[name]:
+                tile = tile_of(job, accelerator, board, tiles or {})
+                (emit_dense if job.kind == "dense" else emit_depthwise)(context, job, tile)
+                done.append(job)
+        context.emitter.end()
+        commands = tuple(context.emitter.commands)
+        data = b"".join(command.encode() for command in commands)
+        segments.append(Segment("accelerator", context.blob("commands", data), commands,
+                                tuple(names)))  # fmt: skip
+    image = bytearray(memory.used)
+    for region, data in context.blobs:
+        image[region.address : region.address + len(data)] = data
+    return Program(
+        graph, accelerator, tuple(segments), bytes(image), memory.used, places, tuple(done),
+        dict(found.why),
+    )  # fmt: skip
+
+
+def check_accelerator(accelerator: Accelerator) -> None:
+    """Raise UnsupportedError for what the hardware is not made for."""
+    dense, other = accelerator.dense, accelerator.depthwise
+    problems = []
+    if dense.pi != 4 and dense.pi % BLOCK:
+        problems.append(f"dense pi is {dense.pi}; expected 4 or a multiple of {BLOCK}")
+    for engine in accelerator.engines:
+        if engine.po % BLOCK:
+            problems.append(f"{engine.kind} po is {engine.po}; expected a multiple of {BLOCK}")
+        if engine.post != 4 and engine.post % BLOCK:
+            problems.append(f"{engine.kind} post is {engine.post}; expected 4 or a multiple of 8")
+        for name in ("weight", "activation"):
+            buffer = getattr(engine, name)
+            if buffer.depth * buffer.banks > 1 << 14:
+                problems.append(f"{engine.kind} {name} buffer has {buffer.depth * buffer.banks} "
+                                f"words; addresses reach {1 << 14}")  # fmt: skip
+    if other is None:
+        problems.append("no depthwise engine; pools and additions run on it")
+    if problems:
+        raise UnsupportedError(
+            f"accelerator {accelerator.name} cannot be built:\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+        )
+
+
+def _kind(found: Selection, value: str) -> DType:
+    """Number format of a value; helpers have that of the job that makes them."""
+    if value in found.graph.nodes:
+        return found.graph.type(value).dtype
+    for jobs in found.jobs.values():
+        for job in jobs:
+            if job.result == value:
+                return _kind(found, job.source)
+    raise KeyError(value)
+
+
+def _places(found: Selection, memory: Memory) -> dict[str, Place]:
+    """Memory for every value that a job reads or makes, and for what holds them."""
+    wanted: dict[str, None] = {}
+    for jobs in found.jobs.values():
+        for job in jobs:
+            values = (job.source, job.result, job.finish.residual)
+            wanted.update(dict.fromkeys(v for v in values if v is not None))
+    arm = [found.graph.nodes[n] for n in found.why]
+    for node in arm:  # what the ARM cores read of the accelerator's values
+        wanted.update(dict.fromkeys(v for v in node.inputs if v in found.jobs or v in found.free))
+    wanted.update(dict.fromkeys(v for v in found.graph.outputs
+                                if v in found.jobs or v in found.free))  # fmt: skip
+    places: dict[str, Place] = {}
+
+    def place(value: str) -> Place:
+        if value not in places:
+            channels, rows, columns = found.sizes[value]
+            kind = _kind(found, value)
+            if value in found.inside:
+                outer, block = found.inside[value]
+                within = place(outer)
+                at = within.block + block
+                places[value] = Place(within.region, channels, rows, columns, kind, at)
+            else:
+                blank = Place(memory.regions[0] if memory.regions else memory.take("none", 0),
+                              channels, rows, columns, kind)  # fmt: skip
+                region = memory.take(value, blank.size)
+                places[value] = Place(region, channels, rows, columns, kind)
+        return places[value]
+
+    for value in wanted:
+        place(value)
+    return places
+
+
+def _order(found: Selection) -> list[tuple[str, list[str]]]:
+    """Runs of jobs and runs of ARM nodes, as few as a greedy order gives: all jobs that are ready,
+    then all ARM nodes that are ready, and so on."""
+    graph = found.graph
+    items: dict[str, set[str]] = {}
+
+    def producers(value: str) -> set[str]:
+        """Items that must have run before the value is there."""
+        if value in found.free:
+            node = graph.nodes[value]
+            needed = {value} if value in found.jobs else set()
+            return needed.union(*(producers(v) for v in node.inputs))
+        return {value} if value in found.jobs or value in found.why else set()
+
+    for name in graph.nodes:
+        if name in found.why:
+            items[name] = set().union(*(producers(v) for v in graph.nodes[name].inputs))
+        elif name in found.jobs:
+            made = {job.result for job in found.jobs[name]}
+            read = {v for job in found.jobs[name] for v in (job.source, job.finish.residual)
+                    if v is not None and v not in made}  # fmt: skip
+            items[name] = set().union(*(producers(v) for v in read))
+    segments: list[tuple[str, list[str]]] = []
+    done: set[str] = set()
+    kind = "arm"
+    while len(done) < len(items):
+        ready: list[str] = []
+        for name, needed in items.items():
+            mine = "arm" if name in found.why else "accelerator"
+            if name not in done and mine == kind and needed <= done | set(ready):
+                ready.append(name)
+        if ready:
+            segments.append((kind, ready))
+            done.update(ready)
+        elif segments and segments[-1][0] != kind:
+            raise AssertionError("the network's operators wait for each other")
+        kind = "accelerator" if kind == "arm" else "arm"
+    return segments
+
+
