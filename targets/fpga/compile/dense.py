@@ -23,7 +23,7 @@ from codesign.targets.fpga.compile.geometry import (
 )
 from codesign.targets.fpga.compile.jobs import Finish, Job
 from codesign.targets.fpga.compile.places import Place
-from codesign.targets.fpga.compile.select import MOST_TAPS
+from codesign.targets.fpga.compile.selection import MOST_TAPS
 from codesign.targets.fpga.isa import BLOCK, Unit
 
 

@@ -16,6 +16,7 @@ from codesign.space.device import Device
 from codesign.targets.fpga.compile.geometry import LIMITS, Layout
 from codesign.targets.fpga.compile.jobs import Job
 from codesign.targets.fpga.isa import BLOCK
+from codesign.targets.fpga.machine import depthwise_engine
 
 
 def block_inputs(engine: Engine) -> int:
@@ -139,8 +140,10 @@ def tile_of(
     job: Job, accelerator: Accelerator, device: Device, chosen: Mapping[str, Tile]
 ) -> Tile:
     """The tile of a job: the chosen one of its layer, else the best by the cost model."""
-    engine = accelerator.depthwise if job.kind == "depthwise" else accelerator.dense
-    assert engine is not None
+    engine = accelerator.dense
+    if job.kind == "depthwise":
+        engine = depthwise_engine(accelerator)
+        accelerator = replace(accelerator, depthwise=engine)
     tile = chosen.get(job.name)
     if tile is None:
         machine = Machine(device.dram_rate, device.dram_latency_cycles, DEFAULT_TIMING)

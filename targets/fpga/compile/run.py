@@ -20,6 +20,7 @@ from codesign.targets.fpga.compile.places import Memory, Place
 from codesign.targets.fpga.compile.program import Program, Segment
 from codesign.targets.fpga.compile.select import Selection, select
 from codesign.targets.fpga.isa import BLOCK
+from codesign.targets.fpga.machine import depthwise_engine
 
 
 def compile_network(
@@ -38,10 +39,9 @@ def compile_network(
     found = select(graph)
     memory = Memory()
     places = _places(found, memory)
-    assert accelerator.depthwise is not None
     context = Context(
         accelerator, places, memory, Emitter(), Buffers.of(accelerator.dense),
-        Buffers.of(accelerator.depthwise),
+        Buffers.of(depthwise_engine(accelerator)),
     )  # fmt: skip
     segments, done = [], []
     for kind, names in _order(found):
@@ -70,11 +70,11 @@ def compile_network(
 
 def check_accelerator(accelerator: Accelerator) -> None:
     """Raise UnsupportedError for what the hardware is not made for."""
-    dense, other = accelerator.dense, accelerator.depthwise
+    dense = accelerator.dense
     problems = []
     if dense.pi != 4 and dense.pi % BLOCK:
         problems.append(f"dense pi is {dense.pi}; expected 4 or a multiple of {BLOCK}")
-    for engine in accelerator.engines:
+    for engine in (dense, depthwise_engine(accelerator)):
         if engine.po % BLOCK:
             problems.append(f"{engine.kind} po is {engine.po}; expected a multiple of {BLOCK}")
         if engine.post != 4 and engine.post % BLOCK:
@@ -84,8 +84,6 @@ def check_accelerator(accelerator: Accelerator) -> None:
             if buffer.depth * buffer.banks > 1 << 14:
                 problems.append(f"{engine.kind} {name} buffer has {buffer.depth * buffer.banks} "
                                 f"words; addresses reach {1 << 14}")  # fmt: skip
-    if other is None:
-        problems.append("no depthwise engine; pools and additions run on it")
     if problems:
         raise UnsupportedError(
             f"accelerator {accelerator.name} cannot be built:\n"

@@ -8,43 +8,25 @@ another are one job. Everything that has no such form is left to the ARM cores.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
-from codesign.ir import kernels, ops
+from codesign.ir import ops
 from codesign.ir.graph import Graph, Node
-from codesign.targets.fpga.compile.jobs import Finish, Ints, Job, aligned_groups
+from codesign.targets.fpga.compile.jobs import Finish, Job, aligned_groups
+from codesign.targets.fpga.compile.moves import move, place_concats
 from codesign.targets.fpga.compile.places import image_sizes
+from codesign.targets.fpga.compile.selection import (
+    MOST_STRIDE,
+    MOST_TAPS,
+    S16,
+    Selection,
+    element_wise,
+    unchanged,
+    why_unreadable,
+)
 from codesign.targets.fpga.isa import BLOCK
-
-MOST_TAPS = 64
-"""Kernel positions of one command: half of a tap memory, so that the next ones can be loaded."""
-MOST_STRIDE = 7
-IDENTITY = (32768, 15)
-"""m and e of the factor 1."""
-S16 = (-32768, 32767)
-
-
-@dataclass
-class Selection:
-    """What was found; jobs by the value they make."""
-
-    graph: Graph
-    jobs: dict[str, tuple[Job, ...]] = field(default_factory=dict)
-    """Value to the jobs that make it, in order (copies of a concat's parts included)."""
-    inside: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Value to (the value whose memory it stands in, first block there)."""
-    free: set[str] = field(default_factory=set)
-    """Values that need no work: views and concats by addressing."""
-    sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    """Channels, rows, columns of the values that stand in memory."""
-    why: dict[str, str] = field(default_factory=dict)
-    """Node to the reason why it stays on the ARM cores."""
-
-    def image(self, value: str) -> tuple[int, int, int] | None:
-        """Channels, rows and columns as the value stands in memory."""
-        return self.sizes.get(value)
 
 
 def select(graph: Graph) -> Selection:
@@ -62,7 +44,7 @@ def select(graph: Graph) -> Selection:
         if reason is not None:
             found.why[node.name] = reason
     _drop_absorbed(found)
-    _place_concats(found)
+    place_concats(found)
     return found
 
 
@@ -107,7 +89,7 @@ def _match(found: Selection, taken: Mapping[str, Node], node: Node) -> str | Non
     if isinstance(op, ops.Pool2d | ops.Reduce):
         return _maximum(found, node)
     if isinstance(op, ops.Reshape | ops.Slice | ops.Pad | ops.Resize | ops.Concat):
-        return _move(found, node)
+        return move(found, node)
     return f"the accelerator has no {op.name}"
 
 
@@ -228,19 +210,6 @@ def _narrow(found: Selection, acc: Node, end: Node, finish: Finish) -> Job | str
     if found.image(acc.name) != found.image(end.name):
         return "its operand is no image of batch 1"
     return element_wise(found, acc.name, end.name, finish)
-
-
-def element_wise(
-    found: Selection, source: str, result: str, finish: Finish,
-    padding: tuple[int, int] = (0, 0), stride: tuple[int, int] = (1, 1),
-) -> Job:  # fmt: skip
-    """Pixel by pixel from one value to another."""
-    channels, rows, columns = found.sizes[source]
-    return Job(
-        result, "depthwise", source, result, np.ones((channels, 1, 1), np.int8), 2, stride,
-        (1, 1), padding, (rows, columns), found.sizes[result][1:], finish,
-        activation_bits=found.graph.type(source).dtype.bits,
-    )  # fmt: skip
 
 
 def _conv(found: Selection, acc: Node, end: Node, finish: Finish) -> Job | str:
@@ -384,28 +353,11 @@ _MAKERS: dict[type, Callable[[Selection, Node, Node, Finish], Job | str]] = {
 # Operators on narrow values
 
 
-def _same(node: Node, channels: int, lo: int | None = None, hi: int | None = None) -> Finish:
-    """Values as they are, clipped."""
-    m, e = (np.full(channels, v, np.int64) for v in IDENTITY)
-    kind = node.type.dtype
-    least, most = (kind.min if lo is None else lo), (kind.max if hi is None else hi)
-    return Finish(m, e, np.zeros(channels, np.int64), least, most)
-
-
-def _readable(found: Selection, value: str) -> str | None:
-    kind = found.graph.type(value)
-    if value in found.graph.constants:
-        return "works on a constant"
-    if found.image(value) is None or kind.dtype.bits > 8:
-        return f"reads {kind}, which is no image of batch 1 with up to 8 bits"
-    return None
-
-
 def _clip(found: Selection, node: Node) -> str | None:
     """A clip or relu: taken into the job that makes its operand where that has no other reader."""
     graph = found.graph
     x = node.inputs[0]
-    reason = _readable(found, x)
+    reason = why_unreadable(found, x)
     if reason is not None:
         return reason
     op = node.op
@@ -422,7 +374,7 @@ def _clip(found: Selection, node: Node) -> str | None:
         last = replace(last, result=node.name, finish=finish, nodes=(*last.nodes, node.name))
         found.jobs[node.name] = (*before, last)
         return None
-    finish = _same(node, found.sizes[x][0], lo, hi)
+    finish = unchanged(node, found.sizes[x][0], lo, hi)
     found.jobs[node.name] = (replace(element_wise(found, x, node.name, finish),
                                      nodes=(node.name,)),)
     return None
@@ -434,7 +386,7 @@ def _maximum(found: Selection, node: Node) -> str | None:
     if getattr(op, "kind", "") != "max":
         return "an operator on the ARM cores reads its exact sums"
     x = node.inputs[0]
-    reason = _readable(found, x)
+    reason = why_unreadable(found, x)
     if reason is not None:
         return reason
     sizes = found.sizes[x]
@@ -446,7 +398,7 @@ def _maximum(found: Selection, node: Node) -> str | None:
     kernel, stride, padding, dilation = window
     out = _out_size(node)
     bits = found.graph.type(x).dtype.bits
-    finish = _same(node, sizes[0])
+    finish = unchanged(node, sizes[0])
 
     def job(
         source: str, result: str, axis: int | None, in_size: tuple[int, int],
@@ -475,143 +427,3 @@ def _maximum(found: Selection, node: Node) -> str | None:
         job(between, node.name, 1, (out[0], sizes[2]), out),
     )
     return None
-
-
-# Operators that move values
-
-
-def _move(found: Selection, node: Node) -> str | None:
-    graph = found.graph
-    op = node.op
-    if isinstance(op, ops.Concat):
-        return _concat(found, node)
-    x = node.inputs[0]
-    if x in graph.constants:
-        return "works on a constant"
-    sizes = found.image(x)
-    if isinstance(op, ops.Reshape):
-        return _reshape(found, node, x)
-    if sizes is None or node.type.rank != 4 or graph.type(x).dtype.bits > 8:
-        return f"moves {graph.type(x)}, which is no image of batch 1 with up to 8 bits"
-    if isinstance(op, ops.Slice):
-        return _slice(found, node, x, op)
-    if isinstance(op, ops.Pad):
-        rest = (*op.before[:2], *op.after[:2])
-        if any(rest) or op.mode != "constant" or op.value != 0:
-            return "pads other than rows and columns with 0"
-        finish = _same(node, sizes[0])
-        padding = (op.before[2], op.before[3])
-        job = element_wise(found, x, node.name, finish, padding)
-        found.jobs[node.name] = (replace(job, nodes=(node.name,)),)
-        return None
-    assert isinstance(op, ops.Resize)
-    return _resize(found, node, x, op)
-
-
-def _reshape(found: Selection, node: Node, x: str) -> str | None:
-    """A view where channels stay channels, or the image becomes a vector in its own order."""
-    sizes = found.image(x)
-    if sizes is None:
-        return f"reshapes {found.graph.type(x)}, which is no image of batch 1"
-    mine = image_sizes(node.type)
-    if mine is None or node.type.shape[0] != 1:
-        return f"its result {node.type} is no image of batch 1"
-    if mine[0] == sizes[0]:
-        found.sizes[node.name] = mine
-    elif node.type.rank == 2:
-        found.sizes[node.name] = sizes  # a linear layer takes its channels and pixels apart again
-    else:
-        return f"moves elements between channels and pixels ({found.graph.type(x)} to {node.type})"
-    found.inside[node.name] = (x, 0)
-    found.free.add(node.name)
-    return None
-
-
-def _slice(found: Selection, node: Node, x: str, op: ops.Slice) -> str | None:
-    if op.axis == 1:
-        if op.step != 1 or op.start % BLOCK:
-            return f"takes channels {op.start}:{op.stop}:{op.step}, not whole blocks of {BLOCK}"
-        found.inside[node.name] = (x, op.start // BLOCK)
-        found.free.add(node.name)
-        return None
-    if op.axis not in (2, 3):
-        return f"slices axis {op.axis}"
-    if op.step > MOST_STRIDE:
-        return f"its step {op.step} is more than {MOST_STRIDE}"
-    finish = _same(node, found.sizes[x][0])
-    rows = op.axis == 2
-    padding = (-op.start, 0) if rows else (0, -op.start)
-    stride = (op.step, 1) if rows else (1, op.step)
-    job = element_wise(found, x, node.name, finish, padding, stride)
-    found.jobs[node.name] = (replace(job, nodes=(node.name,)),)
-    return None
-
-
-def _resize(found: Selection, node: Node, x: str, op: ops.Resize) -> str | None:
-    """Nearest resize by whole factors: pixels are repeated as they are read."""
-    _, rows, columns = found.sizes[x]
-    factors = []
-    for size, out in ((rows, op.size[0]), (columns, op.size[1])):
-        index = kernels.nearest_index(op, size, out)
-        factor = out // size
-        whole = out % size == 0 and bool((index == np.arange(out) // max(factor, 1)).all())
-        if not whole or not 1 <= factor <= MOST_STRIDE:
-            return f"resizes {rows} x {columns} to {op.size}, not by whole factors up to 7"
-        factors.append(factor)
-    finish = _same(node, found.sizes[x][0])
-    job = element_wise(found, x, node.name, finish)
-    job = replace(job, in_size=op.size, repeat=(factors[0], factors[1]), nodes=(node.name,))
-    found.jobs[node.name] = (job,)
-    return None
-
-
-def _concat(found: Selection, node: Node) -> str | None:
-    if not isinstance(node.op, ops.Concat) or node.op.axis != 1 or node.type.rank not in (2, 4):
-        return f"joins along axis {getattr(node.op, 'axis', '?')}"
-    if found.image(node.name) is None:
-        return f"its result {node.type} is no image of batch 1"
-    for value in node.inputs[:-1]:
-        sizes = found.image(value)
-        if sizes is None or sizes[0] % BLOCK or sizes != image_sizes(found.graph.type(value)):
-            return f"joins {found.graph.type(value)}, not whole blocks of {BLOCK} channels"
-    for value in node.inputs:
-        reason = _readable(found, value)
-        if reason is not None:
-            return reason
-    found.free.add(node.name)
-    return None
-
-
-def _place_concats(found: Selection) -> None:
-    """Parts of a concat are made inside its memory; those that stand elsewhere are copied.
-
-    Outer concats first, so that an inner one may stand inside an outer one.
-    """
-    graph = found.graph
-    copies: dict[str, list[Job]] = {}
-    for name in reversed(list(graph.nodes)):
-        node = graph.nodes[name]
-        if name not in found.free or not isinstance(node.op, ops.Concat):
-            continue
-        block = 0
-        for index, value in enumerate(node.inputs):
-            channels = found.sizes[value][0]
-            owned = value not in found.inside and value not in graph.inputs
-            if owned:
-                found.inside[value] = (name, block)
-            else:
-                part = f"{name}.part{index}"
-                found.sizes[part] = found.sizes[value]
-                finish = _same(graph.nodes[value], channels)
-                job = element_wise(found, value, value, finish)
-                job = replace(job, name=part, result=part, nodes=(name,))
-                found.inside[part] = (name, block)
-                copies.setdefault(name, []).append(job)
-            block += -(-channels // BLOCK)
-    for name, jobs in copies.items():
-        found.jobs[name] = (*jobs, *found.jobs.get(name, ()))
-
-
-
-
-__all__ = ["Ints", "Selection", "element_wise", "select"]

@@ -26,6 +26,7 @@ from codesign.targets.fpga.isa import (
     Unit,
     decode,
 )
+from codesign.targets.fpga.machine import depthwise_engine
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -129,8 +130,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         self.dense = EngineState.of(self.accelerator.dense)
-        assert self.accelerator.depthwise is not None
-        self.depthwise = EngineState.of(self.accelerator.depthwise)
+        self.depthwise = EngineState.of(depthwise_engine(self.accelerator))
 
     def run(self, address: int, before: Callable[[int, Command], None] | None = None) -> int:
         """Execute the list at ``address`` up to its END; returns the number of commands."""
@@ -299,7 +299,7 @@ class Machine:
         if (stop - 1) // e.accumulator.depth != half:
             raise VerifyError(f"sums {first}..{stop} cross the halves of the accumulator buffer")
         for k in range(lanes):
-            memory, words = (k, first + s) if rate == 1 else (k // 2, first + 2 * s + k % 2)
+            memory, words = k % e.px, first + rate * s + k // e.px
             made = sums[:, k].transpose(1, 0, 2)
             if v["accumulate"]:
                 state.sums[memory, words] += made
@@ -322,9 +322,8 @@ class Machine:
             + x // lanes
         )  # [blocks, rows, width]
         k = x % lanes
-        memory, words = (k, v["sum_base"] + s)
-        if v["double"]:
-            memory, words = k // 2, v["sum_base"] + 2 * s + k % 2
+        memory = k % e.px
+        words = v["sum_base"] + s * (2 if v["double"] else 1) + k // e.px
         channels = lane[:, None, None, None] + np.arange(BLOCK)
         sums = state.sums[
             np.broadcast_to(memory, s.shape)[..., None], words[..., None], channels

@@ -14,6 +14,7 @@ from codesign.ir.graph import Array
 from codesign.ir.interpret import check_inputs, run_node
 from codesign.targets.fpga.compile.program import Program, Segment
 from codesign.targets.fpga.isa import BLOCK, PARAM_BLOCKS, TAPS, Command
+from codesign.targets.fpga.machine import depthwise_engine
 from codesign.targets.fpga.model.machine import Bytes, Machine
 from codesign.targets.fpga.model.races import Races
 
@@ -99,7 +100,7 @@ class Plain(Checked):
 
 def _sizes(program: Program) -> dict[str, int]:
     found = {"memory": -(-program.memory_bytes // 8), "accumulator": 2}
-    for engine in program.accelerator.engines:
+    for engine in (program.accelerator.dense, depthwise_engine(program.accelerator)):
         found[f"{engine.kind} weight"] = engine.weight.depth * engine.weight.banks
         found[f"{engine.kind} act"] = engine.activation.depth * engine.activation.banks
         found[f"{engine.kind} param"] = PARAM_BLOCKS * BLOCK
