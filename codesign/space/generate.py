@@ -41,7 +41,8 @@ class DenseKind:
 class SpaceOptions:
     """The grid. Defaults suit devices of 150 to 2,500 multipliers; lanes grow with the device."""
 
-    inputs: tuple[int, ...] = (4, 8, 12, 16, 24, 32, 48, 64)
+    inputs: tuple[int, ...] = (4, 8, 16, 24, 32, 48, 64)
+    """4 or multiples of 8: memory holds blocks of 8 channels."""
     outputs: tuple[int, ...] = (8, 16, 24, 32, 48, 64)
     pixels: tuple[int, ...] = (1, 2, 4, 7, 8)
     kinds: tuple[DenseKind, ...] = (
@@ -61,8 +62,11 @@ class SpaceOptions:
         (8, 1), (8, 2), (16, 1), (16, 2), (16, 4), (32, 1), (32, 2), (32, 4),
     )  # fmt: skip
     """(po, px) of depthwise engines."""
-    depthwise: tuple[bool, ...] = (False, True)
-    """Whether accelerators without and with a depthwise engine are generated."""
+    depthwise_lut_lanes: tuple[tuple[int, int], ...] = ((8, 1),)
+    """(po, px) of depthwise engines that multiply in LUTs."""
+    depthwise: tuple[bool, ...] = (True,)
+    """Whether accelerators without and with a depthwise engine are generated. Hardware always has
+    one: pools, additions and other element-wise operators run on it."""
     depthwise_post: int = 4
     depthwise_weight_depth: int = 512
     depthwise_activation_depths: tuple[int, ...] = (1024, 2048, 4096)
@@ -200,9 +204,12 @@ def generate(
         others += [
             Engine(
                 "depthwise", 1, po, px, Buffer(options.depthwise_weight_depth), Buffer(0),
-                multiplier=device.multiplier, post=options.depthwise_post,
+                multiplier=kind, post=options.depthwise_post,
             )
-            for po, px in options.depthwise_lanes
+            for kind, lanes in (
+                (device.multiplier, options.depthwise_lanes), ("lut", options.depthwise_lut_lanes)
+            )
+            for po, px in lanes
         ]  # fmt: skip
     use, alone = _use(device, options, dense, others, model)
     fits = alone

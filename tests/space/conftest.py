@@ -91,6 +91,8 @@ def draw_question(seed: int) -> Question:
         activation_depths=(512, 2048),
         accumulator_depths=(512,),
         depthwise_lanes=((8, 1), (16, 2)),
+        depthwise_lut_lanes=(),
+        depthwise=(False, True),
         depthwise_activation_depths=(1024, 4096),
     )
     return Question(workload, options, arguments)

@@ -16,6 +16,7 @@ from codesign.space.generate import AXES, RESOURCES, DenseKind, SpaceOptions, ge
 from codesign.space.workload import LayerShape
 
 SMALL = SpaceOptions(
+    depthwise=(False, True), depthwise_lut_lanes=(),
     inputs=(8, 16), outputs=(8, 16), pixels=(1, 2), kinds=(DenseKind(), DenseKind(4, 4, lut=True)),
     weight_depths=(512, 1024), activation_depths=(512, 2048), accumulator_depths=(512, 1024),
     depthwise_lanes=((8, 2),), depthwise_activation_depths=(1024, 2048),
