@@ -8,7 +8,7 @@ random operands, so that the wiring between lanes is checked, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from amaranth import (
 )
 from amaranth.back import verilog
 
+from codesign.space.device import MultiplierKind
 from codesign.targets.fpga.hw.multiply import (
     DenseMultipliers,
     DepthwiseMultipliers,
@@ -147,25 +148,28 @@ class _Odd(Elaboratable):
         m = Module()
         found: list[Any] = []
         random = _Random(m)
-        for kind in ("dsp48e2", "dsp48e1", "mult18", "lut"):
-            narrow = {"weight_bits": 4, "activation_bits": 4}
-            tiny = {"weight_bits": 3, "activation_bits": 2}
-            for pi, po, px, options in (
-                (2, 3, 3, {}), (3, 2, 3, narrow), (1, 3, 1, tiny),
-                (2, 2, 2, {"weight_bits": 4, "double": True}),
-            ):  # fmt: skip
-                pair: list[Any] = [
-                    DenseMultipliers(kind, pi, po, px, primitive=own, **options)
-                    for own in (True, False)
-                ]
-                found += _dense_pair(m, random, *pair)
-            pair = [DepthwiseMultipliers(kind, 2, 3, primitive=own) for own in (True, False)]
-            found += _depthwise_pair(m, random, *pair)
-            for bits in (32, 9, 18) if kind != "lut" else ():
-                pair = [ScaleMultiplier(kind, bits, primitive=own) for own in (True, False)]
-                _both(m, pair, "value", random.bits(bits))
-                _both(m, pair, "factor", random.bits(16))
-                found.append(_differ(m, pair, random, "product"))
+        kinds: tuple[MultiplierKind, ...] = ("dsp48e2", "dsp48e1", "mult18", "lut")
+        for pi, po, px, options in (
+            (1, 3, 2, {}), (2, 2, 3, {"weight_bits": 4, "activation_bits": 4}),
+            (1, 3, 1, {"weight_bits": 3, "activation_bits": 2}),
+            (1, 3, 2, {"weight_bits": 4, "double": True}),
+        ):  # fmt: skip
+            found += _dense(m, random, [
+                DenseMultipliers(kind, pi, po, px, primitive=own, **options)
+                for kind in kinds for own in (True, False)
+            ])  # fmt: skip
+        found += _depthwise(m, random, [
+            DepthwiseMultipliers(kind, 1, 3, primitive=own)
+            for kind in kinds for own in (True, False)
+        ])  # fmt: skip
+        for bits in (32, 9, 18):
+            scale: list[Any] = [
+                ScaleMultiplier(kind, bits, primitive=own)
+                for kind in kinds[:3] for own in (True, False)
+            ]  # fmt: skip
+            _all(m, scale, "value", random.bits(bits))
+            _all(m, scale, "factor", random.bits(16))
+            found += _differ(m, scale, random, "product")
         m.d.comb += self.mismatch.eq(Cat(*found).any())
         return m
 
@@ -197,56 +201,58 @@ class _Random:
         return Mux(small, Cat(raw[:4], (raw[3] & sign).replicate(bits - 3)), wide)
 
 
-def _both(m: Module, pair: list[Any], name: str, value: Any) -> None:
-    m.d.comb += [getattr(one, name).eq(value) for one in pair]
+def _all(m: Module, arrays: list[Any], name: str, value: Any) -> None:
+    m.d.comb += [getattr(one, name).eq(value) for one in arrays]
 
 
-def _differ(m: Module, pair: list[Any], random: _Random, name: str) -> Any:
-    for one in pair:
+def _differ(m: Module, arrays: list[Any], random: _Random, name: str) -> list[Any]:
+    """Whether neighbours, ours and plain, differ."""
+    for one in arrays:
         m.submodules += one
         m.d.comb += one.enable.eq(random.enable)
-    left, right = (getattr(one, name) for one in pair)
-    if hasattr(left, "as_value"):
-        left, right = left.as_value(), right.as_value()
-    return left != right
+    values = [getattr(one, name) for one in arrays]
+    values = [v.as_value() if hasattr(v, "as_value") else v for v in values]
+    return [left != right for left, right in zip(values[::2], values[1::2])]
 
 
-def _dense_pair(m: Module, random: _Random, ours: Any, plain: Any) -> list[Any]:
-    twice = None
-    if ours.double_rate:
-        twice = random.bits(1)
-        m.d.comb += [ours.double.eq(twice), plain.double.eq(twice)]
-    for i in range(ours.pi):
-        for x in range(ours.px):
-            value = random.operand(ours.activation_bits, twice)
-            m.d.comb += [ours.activation[x][i].eq(value), plain.activation[x][i].eq(value)]
+def _dense(m: Module, random: _Random, arrays: list[Any]) -> list[Any]:
+    first = arrays[0]
+    twice = random.bits(1) if first.double_rate else None
+    if twice is not None:
+        _all(m, arrays, "double", twice)
+    for i in range(first.pi):
+        for x in range(first.px):
+            value = random.operand(first.activation_bits, twice)
+            m.d.comb += [one.activation[x][i].eq(value) for one in arrays]
             if twice is not None:
                 value = random.operand(4)
-                m.d.comb += [ours.high[x][i].eq(value), plain.high[x][i].eq(value)]
-        for o in range(ours.po):
-            value = random.bits(ours.weight_bits)
-            m.d.comb += [ours.weight[o][i].eq(value), plain.weight[o][i].eq(value)]
-    found = [_differ(m, [ours, plain], random, "product")]
+                m.d.comb += [one.high[x][i].eq(value) for one in arrays]
+        for o in range(first.po):
+            value = random.bits(first.weight_bits)
+            m.d.comb += [one.weight[o][i].eq(value) for one in arrays]
+    found = _differ(m, arrays, random, "product")
     if twice is not None:
-        was = delayed(m, twice, ours.latency, random.enable)
-        upper = ours.high_product.as_value() != plain.high_product.as_value()
-        found.append(was & upper)
+        for ours, plain in zip(arrays[::2], arrays[1::2]):
+            was = delayed(m, twice, ours.latency, random.enable)
+            found.append(was & (ours.high_product.as_value() != plain.high_product.as_value()))
     return found
 
 
-def _depthwise_pair(m: Module, random: _Random, ours: Any, plain: Any) -> list[Any]:
-    for o in range(ours.po):
-        value = random.bits(ours.weight_bits)
-        m.d.comb += [ours.weight[o].eq(value), plain.weight[o].eq(value)]
-        for x in range(ours.px):
-            value = random.operand(ours.activation_bits)
-            m.d.comb += [ours.activation[x][o].eq(value), plain.activation[x][o].eq(value)]
-    return [_differ(m, [ours, plain], random, "product")]
+def _depthwise(m: Module, random: _Random, arrays: list[Any]) -> list[Any]:
+    first = arrays[0]
+    for o in range(first.po):
+        value = random.bits(first.weight_bits)
+        m.d.comb += [one.weight[o].eq(value) for one in arrays]
+        for x in range(first.px):
+            value = random.operand(first.activation_bits)
+            m.d.comb += [one.activation[x][o].eq(value) for one in arrays]
+    return _differ(m, arrays, random, "product")
 
 
-def prove(folder: Path, step: int = 1) -> tuple[Proven, ...]:
+def prove(folder: Path, step: int = 1, change: Callable[[str], str] = str) -> tuple[Proven, ...]:
     """Build and run the proof in ``folder``; every operand (``step`` 1), or every ``step``-th
-    activation of the 8-bit sweeps.
+    activation of the 8-bit sweeps. ``change`` may spoil the Verilog, to see that errors are
+    found.
 
     Raises ToolNotFoundError without Verilator, CodesignError if the simulation does not build.
     """
@@ -259,7 +265,7 @@ def prove(folder: Path, step: int = 1) -> tuple[Proven, ...]:
                *top.outputs],
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "proof.v").write_text(text, encoding="utf-8")
+    (folder / "proof.v").write_text(change(text), encoding="utf-8")
     lines = []
     for sweep in ("DENSE8", "DEPTH", "NARROW"):
         body = []

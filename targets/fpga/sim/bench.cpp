@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs command lists on the verilated accelerator against a model of its memory.
 //
-// bench JOB: JOB is a text file of directives, one a line, done in order (see main). Results are
-// lines of JSON on standard output, progress goes to standard error. Built by sim/verilate.py with
-// PORT_BITS and, with waveforms, WAVES.
+// Directives come on standard input, one a line, and are done in order (see main); answers are lines
+// of JSON on standard output. Built by sim/verilate.py with PORT_BITS and, with waveforms, WAVES.
 #include <chrono>
 #include <cinttypes>
 #include <cstdint>
@@ -12,6 +11,7 @@
 #include <cstring>
 #include <deque>
 #include <fstream>
+#include <iostream>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -289,8 +289,9 @@ struct Bench {
       auto time = std::chrono::steady_clock::now();
       if (time - said > std::chrono::milliseconds(500)) {
         said = time;
-        fprintf(stderr, "progress %" PRIu64 " %zu %zu %zu %zu\n", now - zero, ends[0].size(),
-                ends[1].size(), ends[2].size(), ends[3].size());
+        printf("{\"kind\":\"progress\",\"cycles\":%" PRIu64 ",\"finished\":[%zu,%zu,%zu,%zu]}\n",
+               now - zero, ends[0].size(), ends[1].size(), ends[2].size(), ends[3].size());
+        fflush(stdout);
       }
     }
     double seconds =
@@ -344,9 +345,6 @@ struct Bench {
 
 int main(int argc, char **argv) {
   Verilated::commandArgs(argc, argv);
-  if (argc < 2) fail("usage: bench JOB");
-  std::ifstream job(argv[1]);
-  if (!job) fail(std::string("cannot read ") + argv[1]);
 #ifdef WAVES
   Verilated::traceEverOn(true);
 #endif
@@ -354,7 +352,7 @@ int main(int argc, char **argv) {
   Dram &dram = bench->dram;
   bench->reset();
   std::string line;
-  while (std::getline(job, line)) {
+  while (std::getline(std::cin, line)) {
     std::istringstream words(line);
     std::string what, file;
     words >> what;
@@ -375,6 +373,8 @@ int main(int argc, char **argv) {
       if (!in && !in.eof()) fail("cannot read " + file);
       if (address + data.size() > dram.bytes.size()) fail("beyond the memory: " + file);
       memcpy(&dram.bytes[address], data.data(), data.size());
+      puts("{\"kind\":\"loaded\"}");
+      fflush(stdout);
     } else if (what == "check") {  // unit count address file label
       Check check;
       words >> check.unit >> check.count >> check.address >> check.file >> check.label;
@@ -395,6 +395,9 @@ int main(int argc, char **argv) {
       if (address + size > dram.bytes.size()) fail("beyond the memory: " + file);
       std::ofstream out(file, std::ios::binary);
       out.write((const char *)&dram.bytes[address], size);
+      out.close();
+      puts("{\"kind\":\"saved\"}");
+      fflush(stdout);
 #ifdef WAVES
     } else if (what == "waves") {  // file from to
       words >> file >> bench->wave_from >> bench->wave_to;

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthesis, place and route, bitstreams, and the hand-over to Vivado."""
