@@ -18,6 +18,13 @@ TARGETS = TargetRegistry(
         "rpi5": "codesign.targets.arm:rpi5",
         "zynq-ps-a53": "codesign.targets.arm:zynq_ps_a53",
         "cortex-a55": "codesign.targets.arm:cortex_a55",
+        "ultra96": "codesign.targets.fpga:board_ultra96",
+        "kv260": "codesign.targets.fpga:board_kv260",
+        "zcu102": "codesign.targets.fpga:board_zcu102",
+        "pynq-z2": "codesign.targets.fpga:board_pynq_z2",
+        "zedboard": "codesign.targets.fpga:board_zedboard",
+        "arty-a7-100": "codesign.targets.fpga:board_arty_a7_100",
+        "ulx3s-85f": "codesign.targets.fpga:board_ulx3s_85f",
     },
 )
 """Target name to its class; ``TARGETS.load("host")()`` is a target with default options."""

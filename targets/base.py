@@ -17,6 +17,7 @@ from codesign.errors import InputError, UnsupportedError
 from codesign.ir.graph import Graph
 from codesign.ir.types import TensorType
 from codesign.quant.formats import LayerFormat
+from codesign.space.device import Device
 
 Array = npt.NDArray[Any]
 TargetKind = Literal["cpu", "fpga"]
@@ -117,8 +118,18 @@ class Target(ABC):
     latency_kind: ClassVar[LatencyKind] = "measured"
     """What ``layer_latency`` is. If it is not measured, networks are not timed here."""
 
+    def with_design(self, folder: Path) -> Target:
+        """The target with what a design's folder says of it beside the network (FPGA boards: the
+        accelerator). Raises InputError if that is missing."""
+        return self
+
     def unavailable(self) -> str | None:
         """Why the target cannot be used here and how to change that; None if it can."""
+        return None
+
+    @property
+    def device(self) -> Device | None:
+        """The FPGA that an accelerator is chosen for with the formats; None for processors."""
         return None
 
     @abstractmethod

@@ -24,7 +24,7 @@ def build(folder: Path, progress: Progress = SILENT) -> Path:
     A build of the same integer network for the same target is kept.
     """
     chosen = Design.load(folder)
-    target = load_target(chosen.options.target)
+    target = load_target(chosen.options.target).with_design(folder)
     out = folder / "build" / target.name
     stamp = folder / "build" / f"{target.name}.json"
     key = digest(file_digest(_require(folder / INTEGER_IR)), target)
@@ -50,6 +50,7 @@ def load_runner(folder: Path) -> Runner:
     chosen = Design.load(folder)
     target = load_target(chosen.options.target)
     out = folder / "build" / target.name
+    target = target.with_design(folder)
     if not out.is_dir():
         raise InputError(f"{out}: no such folder; make it with `codesign build {folder}`")
     return target.load(out)

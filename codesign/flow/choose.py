@@ -15,6 +15,7 @@ from codesign.data import cache_dir
 from codesign.errors import InputError
 from codesign.flow.accuracy_loop import AccuracyModel, Found, meet_accuracy
 from codesign.flow.artifact import AccuracyFacts, Certificate, Design, Round
+from codesign.flow.hardware import goal_of, solve_hardware
 from codesign.flow.latency import solve_lazily
 from codesign.flow.options import DesignOptions
 from codesign.flow.prepare import Prepared, prepare
@@ -39,6 +40,8 @@ from codesign.quant import (
 )
 from codesign.quant.sensitivity import SensitivityMethod, sensitivity
 from codesign.solvers.solution import Solution
+from codesign.targets.fpga.design import FILE as HARDWARE
+from codesign.targets.fpga.design import Hardware
 
 ACCURACY_FORMAT = "codesign-accuracy/1"
 FLOAT_IR = "network.ir"
@@ -60,6 +63,8 @@ class Session:
     progress: Progress
     calibration: Calibration = field(init=False)
     tables: Tables = field(init=False)
+    hardware: Hardware | None = None
+    """Accelerator and mappings, for targets that have such."""
 
     def __post_init__(self) -> None:
         self.calibration = self.prepared.calibrate(self.progress)
@@ -76,6 +81,13 @@ class Session:
         if self.options.sensitivity != "auto":
             return cast(SensitivityMethod, self.options.sensitivity)
         return "weight-only" if self.prepared.calib is None else "measured"
+
+    @property
+    def goal(self) -> str:
+        """The metric that is minimised."""
+        if self.prepared.target.device is not None:
+            return goal_of(self.options)
+        return self.options.goal
 
     def _tables(self) -> Tables:
         graph, formats = self.prepared.graph, self.prepared.formats
@@ -126,6 +138,13 @@ class Session:
 
     def solve(self, loss_limit: Decimal | None) -> Solution:
         """Best design under a loss limit; measures layers as far as the choice needs it."""
+        device = self.prepared.target.device
+        if device is not None:
+            with self.progress.task(f"Solving for {device.board}: accelerator, formats, mappings"):
+                solution, self.hardware, self.tables = solve_hardware(
+                    self.prepared.graph, device, self.tables, self.options, loss_limit
+                )
+            return solution
         with self.progress.task("Solving"):
             solution, self.tables = solve_lazily(
                 self.tables, self.options, loss_limit, self.measure_layers
@@ -159,7 +178,7 @@ def design(options: DesignOptions, out: Path, progress: Progress = SILENT) -> De
     options.require_files()
     out = make_folder(out)
     prepared = prepare(options, progress)
-    if kept := _finished(out, prepared.input_digest):
+    if kept := _finished(out, prepared.input_digest, prepared.target.device is not None):
         progress.note(f"{out}/design.json is up to date")
         return kept
     session = Session(prepared, progress)
@@ -168,12 +187,15 @@ def design(options: DesignOptions, out: Path, progress: Progress = SILENT) -> De
     chosen = _to_design(session, found, accuracy)
     write_text(out / FLOAT_IR, print_graph(prepared.graph))
     write_text(out / INTEGER_IR, print_graph(integer))
+    if session.hardware is not None:
+        write_json(out / HARDWARE, session.hardware.to_data())
     chosen.save(out)
     return chosen
 
 
-def _finished(out: Path, input_digest: str) -> Design | None:
-    if not all((out / name).is_file() for name in ("design.json", FLOAT_IR, INTEGER_IR)):
+def _finished(out: Path, input_digest: str, hardware: bool) -> Design | None:
+    names = ["design.json", FLOAT_IR, INTEGER_IR, *([HARDWARE] if hardware else [])]
+    if not all((out / name).is_file() for name in names):
         return None
     try:
         kept = Design.load(out)
@@ -250,14 +272,17 @@ def _uniform(session: Session, name: str) -> dict[str, str]:
 def _to_design(session: Session, found: Found, accuracy: AccuracyFacts) -> Design:
     prepared, tables, solution = session.prepared, session.tables, found.solution
     reference = _uniform(session, next(iter(prepared.formats)))
+    totals = {k: float(v) for k, v in tables.totals(found.choices).items()}
+    if session.hardware is not None:  # with the operators that are no layers
+        totals["latency"] = session.hardware.network_ms
     return Design(
         name=prepared.name,
         options=session.options,
         network_hash=prepared.network_hash,
         choices=dict(found.choices),
-        objective=session.options.goal,
+        objective=session.goal,
         limits={k: float(v) for k, v in limits(tables, session.options, found.loss_limit).items()},
-        totals={k: float(v) for k, v in tables.totals(found.choices).items()},
+        totals=totals,
         baseline={k: float(v) for k, v in tables.totals(reference).items()},
         loss_kind=LOSS_KINDS[session.method],
         certificate=Certificate(
@@ -270,6 +295,7 @@ def _to_design(session: Session, found: Found, accuracy: AccuracyFacts) -> Desig
             seconds=solution.seconds,
             solver=solution.solver,
         ),
+        architecture=solution.architecture,
         layers=tables.facts(prepared.graph, prepared.macs),
         accuracy=accuracy,
         input_digest=prepared.input_digest,

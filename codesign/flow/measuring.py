@@ -71,7 +71,7 @@ def measure(folder: Path, refine: bool = False, progress: Progress = SILENT) -> 
         _refine(folder, progress)
     build(folder, progress)
     chosen = Design.load(folder)
-    target = load_target(chosen.options.target)
+    target = load_target(chosen.options.target).with_design(folder)
     graph = load_integer(folder)
     verb = "Measuring" if target.latency_kind == "measured" else "Modelling"
     with progress.task(f"{verb} {len(chosen.choices)} layers on {target.name}"):

@@ -130,6 +130,7 @@ class Context:
             "base": at, "blocks": blocks, "block_step": source.block_step, "rows": high - low,
             "width": source.columns, **layout.fields((high - low) * step_y),
             "repeat_x": step_x, "repeat_y": step_y,
+            "place_nibbles": int(layout.lanes > self.buffers(job.kind).engine.px),
         }  # fmt: skip
         read = self.touch(source, block, blocks, low * source.columns, high * source.columns)
         self.emitter.add(Unit.LOAD, values, job.name, reads=[read], writes=[written])
@@ -149,6 +150,7 @@ class Context:
             "dest": _DESTS[job.kind][3], "address": source.at(block, start), "base": base,
             "blocks": blocks, "block_step": source.block_step, "rows": 1, "width": stop - start,
             **layout.fields(1),
+            "place_nibbles": int(layout.lanes > self.buffers(job.kind).engine.px),
         }  # fmt: skip
         read = self.touch(source, block, blocks, start, stop)
         self.emitter.add(Unit.LOAD, values, job.name, reads=[read], writes=[written])

@@ -155,4 +155,5 @@ def tile_of(
             if job.kind == "dense":
                 words = -(-int(job.weights.shape[1]) // engine.pi)
             tile = Tile(job.out_size[0], -(-job.outputs // engine.po), words)
-    return fit(job, engine, tile)
+    narrow = job.weight_bits <= 4 and job.activation_bits <= 4 and engine.double
+    return fit(job, engine, tile if narrow else replace(tile, rate=1))

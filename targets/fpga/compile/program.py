@@ -11,7 +11,17 @@ from codesign.ir.graph import Graph
 from codesign.space.accelerator import Accelerator
 from codesign.targets.fpga.compile.jobs import Job
 from codesign.targets.fpga.compile.places import Place
-from codesign.targets.fpga.isa import Command
+from codesign.targets.fpga.isa import Command, Unit
+
+
+@dataclass(frozen=True)
+class Made:
+    """A value stands in memory as soon as a unit has finished so many commands of its list."""
+
+    value: str
+    layer: str
+    unit: Unit
+    count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +33,8 @@ class Segment:
     """Of the command list."""
     commands: tuple[Command, ...] = ()
     nodes: tuple[str, ...] = ()
+    made: tuple[Made, ...] = ()
+    """What an accelerator's run makes, in order."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from codesign.cost.chain import ChainTile
 from codesign.cost.tiles import Tile
 from codesign.errors import UnsupportedError
 from codesign.ir.graph import Graph
@@ -17,15 +18,17 @@ from codesign.targets.fpga.compile.depthwise import emit_depthwise
 from codesign.targets.fpga.compile.emit import Emitter
 from codesign.targets.fpga.compile.mapping import tile_of
 from codesign.targets.fpga.compile.places import Memory, Place
-from codesign.targets.fpga.compile.program import Program, Segment
-from codesign.targets.fpga.compile.select import Selection, select
-from codesign.targets.fpga.isa import BLOCK
+from codesign.targets.fpga.compile.program import Made, Program, Segment
+from codesign.targets.fpga.compile.select import select
+from codesign.targets.fpga.compile.selection import Selection
+from codesign.targets.fpga.isa import BLOCK, Unit
 from codesign.targets.fpga.machine import depthwise_engine
 
 
 def compile_network(
     graph: Graph, accelerator: Accelerator, device: Device | None = None,
     tiles: Mapping[str, Tile] | None = None,
+    chains: Sequence[tuple[Sequence[str], ChainTile]] = (),
 ) -> Program:  # fmt: skip
     """Commands, image and layout of an integer network of batch 1.
 
@@ -49,16 +52,19 @@ def compile_network(
             segments.append(Segment("arm", nodes=tuple(names)))
             continue
         context.emitter = Emitter()
+        made = []
         for name in names:
             for job in found.jobs[name]:
                 tile = tile_of(job, accelerator, board, tiles or {})
                 (emit_dense if job.kind == "dense" else emit_depthwise)(context, job, tile)
                 done.append(job)
+                unit = Unit.DRAIN if job.kind == "dense" else Unit.DEPTHWISE
+                made.append(Made(job.result, job.name, unit, context.emitter.issued[unit]))
         context.emitter.end()
         commands = tuple(context.emitter.commands)
         data = b"".join(command.encode() for command in commands)
         segments.append(Segment("accelerator", context.blob("commands", data), commands,
-                                tuple(names)))  # fmt: skip
+                                tuple(names), tuple(made)))  # fmt: skip
     image = bytearray(memory.used)
     for region, data in context.blobs:
         image[region.address : region.address + len(data)] = data

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Designs for FPGA boards: formats, accelerator and mappings chosen in one joint problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from codesign.errors import InfeasibleError, InputError
+from codesign.flow.joint import JointResult, joint_problem, solve
+from codesign.flow.options import DesignOptions
+from codesign.flow.tables import Tables, limits
+from codesign.ir.graph import Graph
+from codesign.solvers.solution import Solution, Status
+from codesign.space.device import Device
+from codesign.targets.fpga.design import Hardware
+
+FUSION = False
+"""Whether chains may run fused: as far as the compiler goes."""
+_TO_JOINT = {"latency": ("latency_ms", Decimal(1)), "size": ("size_kb", Decimal(1) / 1024),
+             "loss": ("loss", Decimal(1))}  # fmt: skip
+_OBJECTIVES = ("latency", "size", "loss")
+
+
+def goal_of(options: DesignOptions) -> str:
+    """The metric that is minimised: as asked, else the loss under a limit, else latency."""
+    if options.objective != "auto":
+        if options.objective not in _OBJECTIVES:
+            raise InputError(
+                f"--objective {options.objective}: an FPGA design minimises one of "
+                f"{', '.join(_OBJECTIVES)}"
+            )
+        return options.objective
+    limited = options.max_latency_ms is not None or options.max_size_kb is not None
+    return "loss" if limited else "latency"
+
+
+def solve_hardware(
+    graph: Graph, device: Device, tables: Tables, options: DesignOptions,
+    loss_limit: Decimal | None,
+) -> tuple[Solution, Hardware, Tables]:  # fmt: skip
+    """The best accelerator with formats and mappings under the user's limits.
+
+    The tables that come back hold the modelled latencies of the chosen layers. Raises
+    InfeasibleError that names the limits, InputError for what FPGA designs do not have.
+    """
+    if options.batch != 1:
+        raise InputError(f"--batch {options.batch}: an accelerator takes one image at a time")
+    bad = [name for name, f in tables.formats.items() if f.is_float]
+    if bad:
+        raise InputError(f"--formats {bad[0]}: an accelerator's layers are integers of 2 to 8 bits")
+    given: dict[str, Any] = {}
+    for name, value in limits(tables, options, loss_limit).items():
+        if name not in _TO_JOINT:
+            raise InputError(
+                f"--limit {name}: an FPGA design has no such limit (it has "
+                f"{', '.join(_TO_JOINT)})"
+            )
+        key, factor = _TO_JOINT[name]
+        given[key] = value * factor
+    goal = goal_of(options)
+    problem = joint_problem(
+        graph, device, formats=list(tables.formats), loss=tables.loss, objective=goal,
+        limits=given, fusion=FUSION,
+    )  # fmt: skip
+    result = solve(problem, time_limit=options.time_limit)
+    proof = result.certificate
+    if proof.status is Status.INFEASIBLE:
+        raise InfeasibleError(f"{options.network} on {device.board}: {result.why}")
+    if result.accelerator is None:
+        raise InfeasibleError(
+            f"{options.network} on {device.board}: no design was found in "
+            f"{options.time_limit} seconds; give more time"
+        )
+    unit = Decimal(1000) / device.clock_hz if goal == "latency" else Decimal(1)  # cycles to ms
+    objective, bound = (None if v is None else v * unit for v in (proof.objective, proof.bound))
+    solution = Solution(
+        proof.status, "joint", proof.seconds, options.network, objective, bound,
+        result.accelerator.name, result.formats, None, proof.solved, proof.pruned,
+    )  # fmt: skip
+    return solution, hardware_of(result, device), _with_latency(tables, result)
+
+
+def hardware_of(result: JointResult, device: Device) -> Hardware:
+    """What a build needs of a joint answer."""
+    assert result.accelerator is not None
+    cycles = {layer.name: layer.cycles for layer in result.layers}
+    for chain in result.chains:
+        cycles[chain.layers[0]] = chain.cycles
+    used = {} if result.resources is None else {
+        name: int(getattr(result.resources, name)) for name in ("dsp", "lut", "ff", "ramb18")
+    }  # fmt: skip
+    return Hardware(
+        result.accelerator,
+        device.board,
+        device.clock_hz,
+        tuple((layer.name, layer.tile) for layer in result.layers if layer.tile is not None),
+        tuple((chain.layers, chain.tile) for chain in result.chains),
+        tuple(cycles.items()),
+        result.cycles,
+        tuple(used.items()),
+    )
+
+
+def _with_latency(tables: Tables, result: JointResult) -> Tables:
+    formats: Mapping[str, str] = result.formats
+    to_ms = 1e3 / result.clock_hz
+    cycles = {layer.name: layer.cycles for layer in result.layers}
+    for chain in result.chains:
+        cycles[chain.layers[0]] = chain.cycles
+    found = {(name, formats[name]): n * to_ms for name, n in cycles.items()}
+    return tables.with_measured(found)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A built network on the simulated accelerator, every layer compared with the reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codesign.errors import UnsupportedError
+from codesign.ir.interpret import run_values
+from codesign.space.device import load_device
+from codesign.targets.base import Array, Runner, Timing
+from codesign.targets.fpga.compile import Program, Segment
+from codesign.targets.fpga.design import Hardware
+from codesign.targets.fpga.model.run import run_program
+from codesign.targets.fpga.sim.result import Region, SimResult
+from codesign.targets.fpga.sim.session import Session
+
+SIMULATED = "simulated.json"
+FORMAT = "codesign-simulated/1"
+
+
+Open = Callable[[int], Session]
+"""Starts a session with a memory of so many bytes."""
+
+
+def rtl_session(hardware: Hardware) -> Open:
+    """Sessions of the design's Verilog with the memory model of its board."""
+
+    def start(memory_bytes: int) -> Session:
+        from codesign.targets.fpga.sim.build import open_session
+        from codesign.targets.fpga.sim.dram import Dram
+
+        dram = Dram.of(load_device(hardware.board))
+        return open_session(hardware.accelerator, memory_bytes, dram)
+
+    return start
+
+
+class Simulated:
+    """The ``Device`` of ``run_program``: each command list runs in the session."""
+
+    def __init__(self, program: Program, session: Session, reference: Mapping[str, Array]) -> None:
+        self.program, self.session, self.reference = program, session, reference
+        self.memory = np.zeros(program.memory_bytes, np.uint8)
+        self.memory[: len(program.image)] = np.frombuffer(program.image, np.uint8)
+        self.results: list[SimResult] = []
+        self._segments = {s.address: s for s in program.segments if s.kind == "accelerator"}
+
+    def run(self, address: int) -> int:
+        """One command list; raises RunError at the first wrong byte of a layer."""
+        segment = self._segments[address]
+        self.session.load(0, self.memory.tobytes())
+        result = self.session.run(
+            address, segment.commands, regions_of(self.program, segment, self.reference)
+        )
+        result.require_equal()
+        self.results.append(result)
+        content = self.session.read(0, len(self.memory))
+        self.memory[:] = np.frombuffer(content, np.uint8)
+        return len(segment.commands)
+
+
+def regions_of(
+    program: Program, segment: Segment, reference: Mapping[str, Array]
+) -> tuple[Region, ...]:
+    """What memory must hold after each layer of a segment, from the values of the reference."""
+    found = []
+    for made in segment.made:
+        if made.value not in reference:
+            continue
+        place = program.places[made.value]
+        found.append(
+            Region(
+                made.layer, made.unit, made.count, place.address,
+                place.pack(reference[made.value]), (place.blocks, place.rows, place.columns),
+                place.wide,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+class FpgaRunner(Runner):
+    """Runs images one after the other; every layer is compared with the integer interpreter."""
+
+    def __init__(self, program: Program, start: Open, directory: Path | None = None) -> None:
+        graph = program.graph
+        self.program, self.start, self.directory = program, start, directory
+        self.inputs, self.outputs = (
+            tuple((name, graph.type(name)) for name in names)
+            for names in (graph.inputs, graph.outputs)
+        )
+        self.results: tuple[SimResult, ...] = ()
+        """Of the last image, one a command list."""
+        self._session: Session | None = None
+
+    def _run(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        program = self.program
+        inputs = dict(zip(program.graph.inputs, arrays))
+        reference = run_values(program.graph, inputs, keep="all")
+        if self._session is None:
+            self._session = self.start(program.memory_bytes)
+        device = Simulated(program, self._session, reference)
+        outputs = run_program(program, inputs, device)
+        self.results = tuple(device.results)
+        if self.directory is not None:
+            text = json.dumps(simulated_data(program, self.results), indent=1)
+            (self.directory.parent / f"{self.directory.name}.{SIMULATED}").write_text(text + "\n")
+        return outputs
+
+    def close(self) -> None:
+        """End the simulator."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def time(self, arrays: Sequence[Array], repeats: int = 10, warmup: int = 3) -> Timing:
+        """Simulated cycles are no measurement."""
+        raise UnsupportedError("an FPGA design is timed on a board only; see the simulated cycles")
+
+
+def simulated_data(program: Program, results: Sequence[SimResult]) -> dict[str, Any]:
+    """Cycles, stalls, traffic and the lanes of every layer, of one image."""
+    layers = []
+    start = 0
+    for result in results:
+        for layer in result.layers:
+            if layer.name:
+                layers.append({
+                    "name": layer.name, "start": start + layer.start, "end": start + layer.end,
+                    "busy": dict(layer.busy), "load_bytes": layer.load_bytes,
+                })  # fmt: skip
+        start += result.cycles
+    return {
+        "format": FORMAT,
+        "network": program.graph.name,
+        "cycles": sum(r.cycles for r in results),
+        "runs": len(results),
+        "read_bytes": sum(sum(r.read_bytes.values()) for r in results),
+        "write_bytes": sum(r.write_bytes for r in results),
+        "stalls": {
+            unit.name.lower(): {
+                why: sum(r.stalls[unit][why] for r in results) for why in results[0].stalls[unit]
+            }
+            for unit in (results[0].stalls if results else ())
+        },
+        "seconds": sum(r.seconds for r in results),
+        "layers": layers,
+    }
