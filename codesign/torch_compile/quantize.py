@@ -49,7 +49,7 @@ def finished_graph(prepared: Graph, options: CompileOptions) -> Graph | None:
     """
     from codesign.flow.artifact import Design
     from codesign.flow.building import load_float, load_integer
-    from codesign.torch_compile.same import computation
+    from codesign.ir.same import computation
 
     if options.design is None or isinstance(options.design, Design):
         return None

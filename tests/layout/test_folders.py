@@ -44,6 +44,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "codesign.solvers": (),
     "codesign.passes": BELOW,
     "codesign.targets": (*BELOW, "codesign.passes"),
+    "codesign.tvm": (
+        *BELOW, "codesign.passes", "codesign.targets", "codesign.flow.artifact",
+        "codesign.flow.building",
+    ),
     "codesign.torch_compile": (
         *BELOW, "codesign.passes", "codesign.targets", "codesign.flow.artifact",
         "codesign.flow.building",

@@ -79,3 +79,10 @@ def test_augmentation_shifts_and_flips_whole_images() -> None:
     found = {tuple(image.flatten().int().tolist()) for image in moved}
     assert found <= windows
     assert len(found) > 30
+
+
+def test_tvm_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
+    script("tvm_pipeline").main()
+    said = capsys.readouterr().out
+    assert "codesign.accelerator.demo." in said
+    assert "equal to the integer reference: True" in said

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where results go: to memory as store units, or placed in the other engine's activation buffer.
+
+Results come as entries (1 or 2 neighbouring pixels of one block) in the order in which the drain or
+the depthwise engine makes them; flags say where runs end, so that this part only adds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out, Signature
+from amaranth.utils import bits_for
+
+from codesign.space.accelerator import Engine
+from codesign.targets.fpga.hw.buffers import ActLayout, act_payload
+from codesign.targets.fpga.hw.ports import store_stream
+from codesign.targets.fpga.hw.walk import delay
+from codesign.targets.fpga.isa import BLOCK
+
+DEPTH = 64
+"""Entries that wait at most; whoever makes results counts the free places."""
+
+PLACES = (
+    "to_chip", "address", "block_step", "wide", "place_base", "place_row_words",
+    "place_residue_words", "place_group", "place_stride", "place_block", "place_nibbles",
+)  # fmt: skip
+DESTINATION = data.StructLayout(
+    {
+        "to_chip": 1, "address": 32, "block_step": 32, "group_step": 32, "wide": 1,
+        "place_base": 14, "place_row_words": 14, "place_residue_words": 14, "place_group": 8,
+        "place_stride": 3, "place_block": 9, "place_nibbles": 1,
+    }
+)  # fmt: skip
+"""The write fields of a command; ``block_step`` in bytes as written (twice for ``wide``),
+``group_step`` that of a whole group of blocks."""
+
+
+def entry_layout(pixels: int) -> Any:
+    """Results of ``pixels`` neighbouring pixels, of which the first ``count`` exist. ``run``: the
+    last of its block in this row or pixel group; ``group``: of the last block, too; ``row``,
+    ``plane``, ``last``: of its row, its group of blocks, its command."""
+    values = data.ArrayLayout(signed(16), pixels * BLOCK)
+    flags = {"run": 1, "group": 1, "row": 1, "plane": 1, "last": 1}
+    return data.StructLayout({"values": values, "count": bits_for(pixels), **flags})
+
+
+def destination(m: Module, payload: Any, blocks: int) -> Any:
+    """A command's write fields as ``DESTINATION``, for groups of ``blocks`` blocks."""
+    found = Signal(DESTINATION)
+    step = Signal(32)
+    m.d.comb += step.eq(Mux(payload.wide, payload.block_step << 1, payload.block_step))
+    m.d.comb += [getattr(found, name).eq(getattr(payload, name)) for name in PLACES]
+    m.d.comb += [found.block_step.eq(step), found.group_step.eq(step * blocks)]
+    return found
+
+
+def _divided(value: Any, by: int, most: int) -> tuple[Any, Any]:
+    """(value div by, value mod by) for values up to ``most``."""
+    if by & (by - 1) == 0:
+        shift = by.bit_length() - 1
+        return value >> shift, value[:shift] if shift else Value.cast(0)
+    shift = next(
+        s for s in range(1, 40)
+        if all(n * ((1 << s) // by + 1) >> s == n // by for n in range(most + 1))
+    )  # fmt: skip
+    quotient = value * ((1 << shift) // by + 1) >> shift
+    return quotient, value - quotient * by
+
+
+class Results(wiring.Component):
+    """``push`` (always taken; ``freed``: a place became free) to ``store`` or ``placed``."""
+
+    def __init__(self, pixels: int, target: Engine, port_bits: int) -> None:
+        """``pixels`` of an entry: 1 or 2; ``target``: the engine of on-chip results."""
+        self.pixels, self.target, self.port_bits = pixels, target, port_bits
+        self.entry = entry_layout(pixels)
+        super().__init__(
+            {
+                "command": In(stream.Signature(DESTINATION)),
+                "push": In(Signature({"valid": Out(1), "entry": Out(self.entry)})),
+                "freed": Out(1),
+                "store": Out(store_stream()),
+                "placed": Out(
+                    Signature({"valid": Out(1), "payload": Out(act_payload(target, port_bits))})
+                ),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """A queue, then one store unit or one placed pixel a cycle."""
+        m = Module()
+        m.submodules.queue = queue = SyncFIFOBuffered(width=self.entry.size, depth=DEPTH)
+        entry = Signal(self.entry)
+        d = Signal(DESTINATION, reset_less=True)
+        busy, fresh = Signal(), Signal()
+        m.d.comb += [
+            queue.w_data.eq(self.push.entry), queue.w_en.eq(self.push.valid),
+            entry.eq(queue.r_data), self.command.ready.eq(~busy),
+        ]  # fmt: skip
+        with m.If(self.command.valid & ~busy):
+            m.d.sync += [d.eq(self.command.payload), busy.eq(1), fresh.eq(1)]
+        with m.If(fresh):
+            m.d.sync += fresh.eq(0)
+        have = busy & ~fresh & queue.r_rdy
+        sub = Signal(range(max(2, self.pixels)))
+        half = Signal()
+        two = (~d.wide & ~d.to_chip & (entry.count == 2)) if self.pixels == 2 else Value.cast(0)
+        some = entry.count != 0
+        halves = self.target.kind == "dense" and self.target.pi == 4
+        whole = half | ~d.to_chip if halves else Value.cast(1)
+        final = Signal()
+        m.d.comb += final.eq((~some | (sub + 1 + two >= entry.count)) & whole)
+        closing = entry.last & final
+        tells = Mux(d.to_chip, closing, some | entry.last)
+        go = Signal()
+        m.d.comb += [
+            self.store.valid.eq(have & tells), go.eq(have & (~tells | self.store.ready)),
+            queue.r_en.eq(go & final), self.freed.eq(go & final),
+        ]  # fmt: skip
+        with m.If(go):
+            if halves:
+                m.d.sync += half.eq(d.to_chip & some & ~half)
+            with m.If(whole):
+                m.d.sync += sub.eq(Mux(final, 0, sub + 1))
+        with m.If(go & closing):
+            m.d.sync += busy.eq(0)
+        moved = go & some & whole
+        self._to_memory(m, d, entry, fresh, go & final, some, sub, two)
+        self._to_chip(m, d, entry, fresh, go & final, go & some & d.to_chip, moved, sub, half)
+        return m
+
+    def _pixel(self, entry: Any, k: Any) -> Any:
+        """Values of pixel ``k`` of an entry."""
+        first = Cat(entry.values[c] for c in range(BLOCK))
+        if self.pixels == 1:
+            return first
+        return Mux(k, Cat(entry.values[BLOCK + c] for c in range(BLOCK)), first)
+
+    def _to_memory(
+        self, m: Module, d: Any, entry: Any, fresh: Any, final: Any, some: Any, sub: Any, two: Any
+    ) -> None:
+        """Address and data of the store unit."""
+        at, start, after, plane = (Signal(32, name=n) for n in ("at", "start", "after", "plane"))
+        first = Signal(init=1)
+        moved = Mux(d.wide, 16, 8) << two
+        there = Signal(32)
+        m.d.comb += there.eq(Mux(some, at + moved, at))
+        with m.If(self.store.valid & self.store.ready):
+            m.d.sync += at.eq(there)
+        with m.If(final):
+            with m.If(entry.plane):
+                up = plane + d.group_step
+                m.d.sync += [plane.eq(up), at.eq(up), start.eq(up), first.eq(1)]
+            with m.Elif(entry.group):
+                to = Mux(first, there, after)
+                m.d.sync += [at.eq(to), start.eq(to), first.eq(1)]
+            with m.Elif(entry.run):
+                up = start + d.block_step
+                m.d.sync += [at.eq(up), start.eq(up), first.eq(0)]
+                with m.If(first):
+                    m.d.sync += after.eq(there)
+        with m.If(fresh):
+            m.d.sync += [x.eq(d.address) for x in (at, start, plane)]
+            m.d.sync += first.eq(1)
+        whole = self._pixel(entry, sub)
+        narrow = Cat(whole[16 * c :][:8] for c in range(BLOCK))
+        other = Cat(self._pixel(entry, 1)[16 * c :][:8] for c in range(BLOCK))
+        m.d.comb += [
+            self.store.payload.address.eq(at),
+            self.store.payload.data.eq(Mux(d.wide, whole, Cat(narrow, other))),
+            self.store.payload.words.eq(
+                Mux(some & ~d.to_chip, Mux(d.wide | two, 2, 1), 0)
+            ),
+            self.store.payload.last.eq(entry.last & self._last_unit(entry, sub, two, d)),
+        ]  # fmt: skip
+
+    def _last_unit(self, entry: Any, sub: Any, two: Any, d: Any) -> Any:
+        return sub + 1 + two >= entry.count
+
+    def _to_chip(
+        self, m: Module, d: Any, entry: Any, fresh: Any, final: Any, write: Any, moved: Any,
+        sub: Any, half: Any,
+    ) -> None:  # fmt: skip
+        """Memory, word and lane of the pixel: "placing" of docs/accelerator.md, by adding."""
+        t = self.target
+        layout = ActLayout.of(t)
+        split = t.kind == "dense" and t.pi == 4
+        per_word = max(1, layout.lanes)
+        state = data.StructLayout(
+            {"r": 3, "memory": bits_for(max(1, layout.memories)), "quotient": 14, "word": 14}
+        )
+        at, start, after, there, begin = (
+            Signal(state, name=f"place_{n}") for n in ("at", "start", "after", "there", "begin")
+        )
+        row = Signal(14)
+        memories = Mux(d.place_nibbles, 2 * t.px, t.px) if t.double else Value.cast(t.px)
+        # the next pixel of a row
+        step = at.r + 1 == d.place_stride
+        turn = at.memory + 1 == memories
+        quotient = Mux(step & turn, at.quotient + d.place_group, at.quotient)
+        with m.If(moved):
+            m.d.comb += [
+                there.r.eq(Mux(step, 0, at.r + 1)), there.quotient.eq(quotient),
+                there.memory.eq(Mux(step, Mux(turn, 0, at.memory + 1), at.memory)),
+                there.word.eq(Mux(step, quotient, at.word + d.place_residue_words)),
+            ]  # fmt: skip
+        with m.Else():
+            m.d.comb += there.eq(at)
+        # the block: its lane in a word and its words' offset
+        lane, offset = Signal(range(max(2, per_word))), Signal(14)
+        lane_up, offset_up = Signal.like(lane), Signal(14)
+        lane_0, offset_0 = Signal.like(lane), Signal(14)
+        wraps = lane + 1 == per_word
+        m.d.comb += [
+            lane_up.eq(Mux(wraps, 0, lane + 1)),
+            offset_up.eq(Mux(wraps, offset + (2 if split else 1), offset)),
+        ]
+        first = Signal(init=1)
+        row_next = Signal(14)
+        m.d.comb += row_next.eq(Mux(entry.plane, d.place_base, row + d.place_row_words))
+        m.d.comb += [begin.quotient.eq(row_next), begin.word.eq(row_next)]
+        m.d.sync += at.eq(there)
+        with m.If(final):
+            with m.If(entry.run):
+                m.d.sync += [lane.eq(lane_up), offset.eq(offset_up)]
+                m.d.sync += first.eq(entry.group)
+                with m.If(first):
+                    m.d.sync += after.eq(there)
+                m.d.sync += at.eq(start)
+            with m.If(entry.group):
+                to = Mux(first, there, after)
+                m.d.sync += [at.eq(to), start.eq(to), lane.eq(lane_0), offset.eq(offset_0)]
+            with m.If(entry.row):
+                m.d.sync += [row.eq(row_next), at.eq(begin), start.eq(begin)]
+            with m.If(entry.plane):
+                m.d.sync += [
+                    lane_0.eq(lane_up), offset_0.eq(offset_up), lane.eq(lane_up),
+                    offset.eq(offset_up),
+                ]  # fmt: skip
+        with m.If(fresh):
+            over, rest = _divided(d.place_block, per_word, 511)
+            words = (over << 1) if split else over
+            zero = Signal(state)
+            m.d.comb += [zero.quotient.eq(d.place_base), zero.word.eq(d.place_base)]
+            m.d.sync += [
+                row.eq(d.place_base), at.eq(zero), start.eq(zero), first.eq(1), lane.eq(rest),
+                lane_0.eq(rest), offset.eq(words), offset_0.eq(words),
+            ]  # fmt: skip
+        whole = self._pixel(entry, sub)
+        block = Cat(whole[16 * c :][:8] for c in range(BLOCK))
+        if split:
+            block = Mux(half, block[32:], block[:32])
+        if t.double:
+            per = len(block) // 8
+            block = Mux(d.place_nibbles, Cat(block[8 * c :][:4] for c in range(per)), block)
+        # a register, so that the sum of words does not add to the path from the queue
+        word = at.word + offset + (half if split else 0)
+        register = Signal(act_payload(t, self.port_bits), reset_less=True)
+        mine = register.slots[0]
+        m.d.sync += [
+            register.nibbles.eq(d.place_nibbles), mine.valid.eq(1), mine.memory.eq(at.memory),
+            mine.address.eq(word), mine.lane.eq(lane), mine.data.eq(block),
+        ]  # fmt: skip
+        m.d.comb += [
+            self.placed.payload.eq(register),
+            self.placed.valid.eq(delay(m, write, 1, reset=True)),
+        ]  # fmt: skip

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Addresses of an engine command, one beat (kernel tap and input word) a cycle, and its operands.
+
+The loops are those of ``docs/accelerator.md``, "Taps". A beat goes through fixed stages, counted
+from the cycle in which it stands in the issue register: 0 tap address, 2 tap, 5 addresses of the
+activation memories, 6 weight address, 7 activations as read, 8 operands (``OPERAND_STAGE``).
+Nothing stalls between: whoever needs room for a step's results grants the step before it starts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Array, Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for, ceil_log2
+
+from codesign.space.accelerator import Engine
+from codesign.targets.fpga.hw.buffers import READ_LATENCY, ActLayout, TapRead, words
+from codesign.targets.fpga.hw.commands import command_layout, command_stream
+from codesign.targets.fpga.isa import BLOCK, Unit
+
+OPERAND_STAGE = 8
+GAP = 5
+"""Idle cycles between a dense command's last beat and the next one's first: sums of the first are
+in memory before the second adds to them."""
+
+
+def delay(m: Module, value: Any, cycles: int, *, reset: bool = False) -> Any:
+    """``value`` after ``cycles`` edges; ``reset`` for flags that must be 0 at the start."""
+    for _ in range(cycles):
+        later = Signal.like(value, reset_less=not reset)
+        m.d.sync += later.eq(value)
+        value = later
+    return value
+
+
+def unit_of(engine: Engine) -> Unit:
+    """The unit that runs an engine's commands."""
+    return Unit.DENSE if engine.kind == "dense" else Unit.DEPTHWISE
+
+
+def beat_layout(engine: Engine) -> Any:
+    """What goes with a beat. ``pixels`` and ``blocks``: how many of the step's pixels and
+    (depthwise) blocks are results; ``row``, ``plane``, ``end``: last step of its row, group,
+    command; ``fresh``: the command's first beat."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "first": 1,
+            "last": 1,
+            "row": 1,
+            "plane": 1,
+            "end": 1,
+            "fresh": 1,
+            "pixels": bits_for(engine.px),
+            "blocks": bits_for(max(1, engine.po // BLOCK)),
+            "word": 14,
+            "signed": 1,
+            "double": 1,
+            "accumulate": 1,
+            "maximum": 1,
+        }
+    )
+
+
+class Walker(wiring.Component):
+    """Takes commands, gives addresses and, at stage 7, the beat with its rotation and lanes.
+
+    ``grant``: a step may start now; ``start``: it does. A step takes at least ``least`` cycles.
+    ``need``: block pixels that the next step makes (depthwise).
+    """
+
+    def __init__(self, engine: Engine, least: int = 1) -> None:
+        """``least``: of every step; steps at the double rate take 2 or more."""
+        self.engine, self.least = engine, least
+        self.unit = unit_of(engine)
+        self.memories = ActLayout.of(engine).memories
+        super().__init__(
+            {
+                "command": In(command_stream(self.unit)),
+                "grant": In(1, init=1),
+                "start": Out(1),
+                "tap": Out(TapRead),
+                "act_address": Out(
+                    data.ArrayLayout(ceil_log2(words(engine, "activation")), self.memories)
+                ),
+                "weight_address": Out(ceil_log2(words(engine, "weight"))),
+                "beat": Out(beat_layout(engine)),
+                "rotate": Out(ceil_log2(self.memories) or 1),
+                "lanes": Out(self.memories),
+                "idle": Out(1),
+                "need": Out(8),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Issue, then the fixed stages."""
+        m = Module()
+        self._stages(m, self._issue(m))
+        return m
+
+    def _issue(self, m: Module) -> dict[str, Any]:
+        """The loops; returns the issue register and what goes with it."""
+        dense = self.unit == Unit.DENSE
+        e, given = self.engine, self.command.payload
+        cmd = Signal(command_layout(self.unit), reset_less=True)
+        active = Signal()
+        gap = Signal(range(GAP + 1))
+        pace = Signal(range(max(2, self.least) + 1))
+        left = {
+            "c": Signal(8), "t": Signal(7), "p": Signal(14), "y": Signal(10), "g": Signal(10),
+        }  # fmt: skip
+        step_word, row_word, group_word = Signal(14), Signal(14), Signal(14)
+        tap, c, weight, group_weight = Signal(7), Signal(8), Signal(14), Signal(14)
+        pos, ypos, pixels = Signal(16), Signal(signed(12)), Signal(14)
+        blocks = Signal(10)
+        total = Signal(14)
+        first, fresh = Signal(), Signal()
+        double = cmd.double if dense else Value.cast(0)
+        lanes = Mux(double, 2 * e.px, e.px) if e.double else e.px
+
+        ready = ~active & (gap == 0)
+        m.d.comb += [self.command.ready.eq(ready), self.idle.eq(~active & (gap == 0))]
+        with m.If(gap != 0):
+            m.d.sync += gap.eq(gap - 1)
+        with m.If(pace != 0):
+            m.d.sync += pace.eq(pace - 1)
+
+        issue = Signal()
+        m.d.comb += issue.eq(active & (~first | (self.grant & (pace == 0))))
+        m.d.comb += self.start.eq(issue & first)
+        at_end = {name: counter == 0 for name, counter in left.items()}
+        done, over = Value.cast(1), {}
+        for name in ("c", "t", "p", "y", "g"):
+            done = done & at_end[name]
+            over[name] = Signal(name=f"over_{name}")
+            m.d.comb += over[name].eq(done)
+
+        with m.If(self.command.valid & ready):
+            m.d.sync += [
+                cmd.eq(given), active.eq(1), first.eq(1), fresh.eq(1), pace.eq(0),
+                left["c"].eq(given.inputs - 1 if dense else 0), left["t"].eq(given.taps - 1),
+                left["p"].eq(given.steps - 1), left["y"].eq(given.rows - 1),
+                left["g"].eq(given.groups - 1), c.eq(0), tap.eq(given.tap_base),
+                step_word.eq(given.act_base), row_word.eq(given.act_base),
+                group_word.eq(given.act_base), weight.eq(given.weight_base),
+                group_weight.eq(given.weight_base), pos.eq(0), ypos.eq(given.act_y0),
+                pixels.eq(given.width),
+            ]  # fmt: skip
+            if dense:
+                m.d.sync += total.eq(given.sum_base)
+            else:
+                m.d.sync += blocks.eq(given.blocks)
+        with m.If(issue):
+            m.d.sync += [first.eq(0), weight.eq(weight + 1), left["c"].eq(left["c"] - 1)]
+            m.d.sync += c.eq(c + 1)
+            with m.If(first):
+                pace_to = self.least - 1
+                m.d.sync += pace.eq(Mux(double, max(1, pace_to), pace_to))
+            with m.If(over["c"]):
+                inputs = cmd.inputs - 1 if dense else 0
+                m.d.sync += [left["c"].eq(inputs), c.eq(0), tap.eq(tap + 1)]
+                m.d.sync += left["t"].eq(left["t"] - 1)
+            with m.If(over["t"]):
+                m.d.sync += [
+                    left["t"].eq(cmd.taps - 1), tap.eq(cmd.tap_base), first.eq(1), fresh.eq(0),
+                    left["p"].eq(left["p"] - 1), step_word.eq(step_word + cmd.act_group),
+                    pos.eq(pos + lanes), pixels.eq(pixels - lanes), weight.eq(group_weight),
+                    total.eq(total + Mux(double, 2, 1)),
+                ]  # fmt: skip
+            with m.If(over["p"]):
+                m.d.sync += [
+                    left["p"].eq(cmd.steps - 1), left["y"].eq(left["y"] - 1), pos.eq(0),
+                    pixels.eq(cmd.width), row_word.eq(row_word + cmd.act_row_step),
+                    step_word.eq(row_word + cmd.act_row_step), ypos.eq(ypos + cmd.act_y_step),
+                ]  # fmt: skip
+            with m.If(over["y"]):
+                origin = group_word if dense else group_word + 1
+                weights = group_weight + (cmd.weight_step if dense else cmd.taps)
+                m.d.sync += [
+                    left["y"].eq(cmd.rows - 1), left["g"].eq(left["g"] - 1), ypos.eq(cmd.act_y0),
+                    row_word.eq(origin), step_word.eq(origin), group_word.eq(origin),
+                    weight.eq(weights), group_weight.eq(weights),
+                    blocks.eq(blocks - e.po // BLOCK),
+                ]  # fmt: skip
+            with m.If(over["g"]):
+                m.d.sync += [active.eq(0), gap.eq(GAP - 1 if dense else 0)]
+
+        beat = Signal(beat_layout(e))
+        group_blocks = max(1, e.po // BLOCK)
+        m.d.sync += [
+            Value.cast(beat).eq(0), beat.valid.eq(issue), beat.first.eq(first),
+            beat.fresh.eq(fresh & first),
+            beat.last.eq(over["t"]), beat.row.eq(over["p"]), beat.plane.eq(over["y"]),
+            beat.end.eq(over["g"]), beat.word.eq(total), beat.signed.eq(cmd.act_signed),
+            beat.double.eq(double),
+            beat.pixels.eq(Mux(pixels >= e.px, e.px, pixels)),
+        ]  # fmt: skip
+        if dense:
+            m.d.sync += beat.accumulate.eq(cmd.accumulate)
+        else:
+            m.d.sync += beat.maximum.eq(cmd.maximum)
+            m.d.sync += beat.blocks.eq(Mux(blocks >= group_blocks, group_blocks, blocks))
+            now = Mux(blocks >= group_blocks, group_blocks, blocks)[: bits_for(group_blocks)]
+            wide = Mux(pixels >= e.px, e.px, pixels)[: bits_for(e.px)]
+            m.d.comb += self.need.eq(now * wide)
+        issued = {"beat": beat}
+        for name, value in (
+            ("tap", tap), ("word", step_word), ("c", c), ("weight", weight), ("pos", pos),
+            ("ypos", ypos), ("group", cmd.act_group), ("rows", cmd.act_rows),
+        ):  # fmt: skip
+            issued[name] = delay(m, value, 1)
+        return issued
+
+    def _stages(self, m: Module, issued: dict[str, Any]) -> None:
+        px, L = self.engine.px, self.memories
+        doubles = self.engine.double
+        m.d.comb += self.tap.index.eq(issued["tap"])
+        word = Signal(14, reset_less=True)
+        m.d.sync += word.eq(issued["word"] + issued["c"])
+        later = {
+            name: delay(m, issued[name], READ_LATENCY) for name in ("pos", "ypos", "group", "rows")
+        }
+        tap = self.tap.data
+        # stage 2 -> 3
+        word0 = Signal(14, reset_less=True)
+        row = Signal(signed(13), reset_less=True)
+        least, most = (Signal(signed(17), name=n, reset_less=True) for n in ("least", "most"))
+        rotate = Signal(bits_for(L), reset_less=True)
+        m.d.sync += [
+            word0.eq(delay(m, word, 1) + tap.offset), row.eq(later["ypos"] + tap.row),
+            least.eq(tap.least - later["pos"]), most.eq(tap.most - later["pos"]),
+            rotate.eq(tap.rotate),
+        ]  # fmt: skip
+        group, rows = delay(m, later["group"], 1), delay(m, later["rows"], 1)
+        double3 = delay(m, issued["beat"].double, 3)
+        # stage 3 -> 4
+        near, far = Signal(14, reset_less=True), Signal(14, reset_less=True)
+        inside = Signal(reset_less=True)
+        low, high = (Signal(range(L + 1), name=n, reset_less=True) for n in ("low", "high"))
+        further = Signal(L, reset_less=True)
+        m.d.sync += [
+            near.eq(word0), far.eq(word0 + group), inside.eq((row >= 0) & (row < rows)),
+            low.eq(_clamped(least, L)), high.eq(_clamped(most, L)),
+            further.eq(Cat(
+                Mux(double3, j < rotate, j % px < rotate) if doubles else j < rotate
+                for j in range(L)
+            )),
+        ]  # fmt: skip
+        # stage 4 -> 5
+        for j in range(L):
+            address = Signal.like(self.act_address[j], name=f"address_{j}", reset_less=True)
+            m.d.sync += address.eq(Mux(further[j], far, near))
+            m.d.comb += self.act_address[j].eq(address)
+        lanes = Signal(L, reset_less=True)
+        m.d.sync += lanes.eq(Cat(inside & (low <= i) & (i < high) for i in range(L)))
+        # up to stage 6 and 7
+        m.d.comb += [
+            self.weight_address.eq(delay(m, issued["weight"], 6)),
+            self.lanes.eq(delay(m, lanes, 2)),
+            self.rotate.eq(delay(m, rotate, 4)),
+        ]
+        flags = issued["beat"]
+        moved = Signal(beat_layout(self.engine))
+        m.d.comb += moved.eq(delay(m, Value.cast(flags), 7))
+        m.d.comb += self.beat.eq(moved)
+        m.d.comb += self.beat.valid.eq(delay(m, flags.valid, 7, reset=True))
+
+
+def _clamped(value: Any, most: int) -> Any:
+    """``value`` brought into 0 .. most."""
+    return Mux(value < 0, 0, Mux(value > most, most, value))
+
+
+def rotated(m: Module, items: list[Any], amount: Any) -> list[Any]:
+    """items[(i + amount) mod n] for each i, registered. ``amount`` < n."""
+    found = []
+    for i in range(len(items)):
+        lane = Signal(len(items[i]), name=f"lane_{i}", reset_less=True)
+        choice = Array(items[(i + k) % len(items)] for k in range(len(items)))
+        m.d.sync += lane.eq(choice[amount] if len(items) > 1 else items[0])
+        found.append(lane)
+    return found
+
+
+class Operands(wiring.Component):
+    """Activations as read (stage 7) to the multipliers' operands (stage 8): each lane's pixel from
+    the memory that holds it, 0 for padding, one bit wider so that unsigned values fit."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Of an engine."""
+        self.engine = engine
+        layout = ActLayout.of(engine)
+        self.layout = layout
+        channels = layout.lanes * layout.channels
+        pixel = data.ArrayLayout(signed(engine.activation_bits + 1), channels)
+        ports: dict[str, Any] = {
+            "read": In(data.ArrayLayout(layout.word_bits, layout.memories)),
+            "rotate": In(ceil_log2(layout.memories) or 1),
+            "lanes": In(layout.memories),
+            "is_signed": In(1),
+            "doubled": In(1),
+            "activation": Out(data.ArrayLayout(pixel, engine.px)),
+        }
+        if engine.double:
+            high = data.ArrayLayout(signed(5), channels)
+            ports["high"] = Out(data.ArrayLayout(high, engine.px))
+        super().__init__(ports)
+
+    def elaborate(self, platform: Any) -> Module:
+        """Rotation, a register, masks."""
+        m = Module()
+        e, layout = self.engine, self.layout
+        channels = layout.lanes * layout.channels
+        read = [self.read[j] for j in range(layout.memories)]
+        sign, double = delay(m, self.is_signed, 1), delay(m, self.doubled, 1)
+        lanes = delay(m, self.lanes, 1)
+        if not e.double:
+            for x, word in enumerate(rotated(m, read, self.rotate)):
+                for c in range(channels):
+                    bits = word[c * layout.bits :][: layout.bits] & lanes[x].replicate(layout.bits)
+                    m.d.comb += self.activation[x][c].eq(_extended(bits, sign))
+            return m
+        # both halves are rotated by the amount modulo px; lanes that then look into the other half
+        # swap with it (only at the double rate)
+        over = self.rotate >= e.px
+        within = Signal(ceil_log2(e.px) or 1)
+        m.d.comb += within.eq(Mux(over, self.rotate - e.px, self.rotate))
+        lower = rotated(m, read[: e.px], within)
+        upper = rotated(m, read[e.px :], within)
+        for x in range(e.px):
+            swap = Signal(name=f"swap_{x}", reset_less=True)
+            m.d.sync += swap.eq(self.doubled & (over ^ (x + within >= e.px)))
+            a = Mux(swap, upper[x], lower[x]) & lanes[x].replicate(layout.word_bits)
+            other = Mux(double, lanes[x + e.px], lanes[x]).replicate(layout.word_bits)
+            b = Mux(swap, lower[x], upper[x]) & other
+            for c in range(channels):
+                low, high = a[4 * c :][:4], b[4 * c :][:4]
+                whole = Cat(low, high)[: e.activation_bits]
+                m.d.comb += self.activation[x][c].eq(
+                    Mux(double, _extended(low, sign), _extended(whole, sign))
+                )
+                m.d.comb += self.high[x][c].eq(_extended(high, sign))
+        return m
+
+
+def _extended(bits: Any, sign: Any) -> Any:
+    """One bit more: the sign, or 0 for unsigned values."""
+    return Cat(bits, bits[-1] & sign).as_signed()
