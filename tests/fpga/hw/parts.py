@@ -9,23 +9,30 @@ from typing import Any
 import numpy as np
 from amaranth import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, Signature
 
 from codesign.space.accelerator import Engine
 from codesign.targets.fpga.hw.buffers import (
     AccumulatorBuffer,
     ActivationBuffer,
     ActLayout,
+    ParamBuffer,
     TapBuffer,
     WeightBuffer,
+    act_payload,
     sum_read,
+    sum_write,
 )
 from codesign.targets.fpga.hw.commands import command_layout, command_stream
 from codesign.targets.fpga.hw.dense import DenseEngine
+from codesign.targets.fpga.hw.depthwise import DepthwiseEngine
+from codesign.targets.fpga.hw.drain import Drain
 from codesign.targets.fpga.hw.ports import (
     ActShape,
     ItemWriteSignature,
+    ResidualSignature,
     act_write,
+    store_stream,
     weight_write,
     weights_of_word,
     word_granules,
@@ -74,6 +81,79 @@ class DensePart(wiring.Component):
         wiring.connect(m, dense.add, sums.add)
         m.d.comb += self.done.eq(dense.done)
         return m
+
+
+def _out(target: Engine, port_bits: int) -> dict[str, Any]:
+    placed = {"valid": Out(1), "payload": Out(act_payload(target, port_bits))}
+    return {
+        "param": In(ItemWriteSignature),
+        "store": Out(store_stream()),
+        "residual": Out(ResidualSignature),
+        "placed": Out(Signature(placed)),
+    }
+
+
+class DrainPart(wiring.Component):
+    """The drain with the sums that it reads."""
+
+    def __init__(self, engine: Engine, target: Engine, port_bits: int = 64) -> None:
+        self.engine, self.target, self.port_bits = engine, target, port_bits
+        ports = {"command": In(command_stream(Unit.DRAIN)), "sums": In(sum_write(engine))}
+        super().__init__(ports | _out(target, port_bits))
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.submodules.drain = drain = Drain(
+            self.engine, self.target, self.port_bits, primitive=False
+        )
+        m.submodules.sums = sums = AccumulatorBuffer(self.engine)
+        connect(m, self.sums, sums.write)
+        wiring.connect(m, drain.sums, sums.drain)
+        _join(m, self, drain)
+        return m
+
+
+class DepthwisePart(wiring.Component):
+    """The depthwise engine with all its buffers."""
+
+    def __init__(self, engine: Engine, target: Engine, port_bits: int = 64) -> None:
+        self.engine, self.target, self.port_bits = engine, target, port_bits
+        ports = {
+            "command": In(command_stream(Unit.DEPTHWISE)),
+            "act": In(act_write(engine, port_bits)),
+            "weight": In(weight_write(engine, port_bits)),
+            "tap": In(ItemWriteSignature),
+        }
+        super().__init__(ports | _out(target, port_bits))
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.submodules.unit = unit = DepthwiseEngine(
+            self.engine, self.target, self.port_bits, primitive=False
+        )
+        m.submodules.act = act = ActivationBuffer(self.engine, self.port_bits)
+        m.submodules.weight = weight = WeightBuffer(self.engine, self.port_bits)
+        m.submodules.tap = tap = TapBuffer()
+        connect(m, self.act, act.write)
+        connect(m, self.weight, weight.write)
+        connect(m, self.tap, tap.write)
+        wiring.connect(m, unit.act, act.read)
+        wiring.connect(m, unit.weight, weight.read)
+        wiring.connect(m, unit.tap, tap.read)
+        _join(m, self, unit)
+        return m
+
+
+def _join(m: Module, part: Any, unit: Any) -> None:
+    m.submodules.param = param = ParamBuffer()
+    connect(m, part.param, param.write)
+    wiring.connect(m, unit.param, param.read)
+    connect(m, part.command, unit.command)
+    wiring.connect(m, unit.store, wiring.flipped(part.store))
+    wiring.connect(m, unit.residual, wiring.flipped(part.residual))
+    m.d.comb += [
+        part.placed.valid.eq(unit.placed.valid), part.placed.payload.eq(unit.placed.payload),
+    ]  # fmt: skip
 
 
 def packed(values: Sequence[int], bits: int) -> int:
