@@ -18,6 +18,8 @@ MODULES = {
     "generic": "codesign.targets.tvm_lower.isa.generic",
     "avx2": "codesign.targets.tvm_lower.isa.avx2",
     "avx512-vnni": "codesign.targets.tvm_lower.isa.vnni",
+    "neon": "codesign.targets.tvm_lower.isa.neon",
+    "neon-dot": "codesign.targets.tvm_lower.isa.neon_dot",
 }
 """Module of each instruction set; it has a constant ``SET``."""
 
