@@ -72,6 +72,7 @@ class ArmTarget(Target):
         board = self.board
         return Machine(
             board.arch, board.mcpu, frozenset(board.features), board.cores,
+            "neon-dot" if "dotprod" in board.features else "neon",
             triple=self.arch.triple, mattr=tuple(f"+{name}" for name in board.features),
         )  # fmt: skip
 
