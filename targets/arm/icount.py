@@ -11,6 +11,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,7 +45,8 @@ class Counts:
     @property
     def total(self) -> int:
         """All instructions."""
-        return sum(asdict(self).values()) - self.products
+        every: tuple[int, ...] = tuple(asdict(self).values())
+        return sum(every) - self.products
 
 
 def count_instructions(folder: Path, board: Board, calls: int = 2) -> Counts:
@@ -74,13 +76,19 @@ def plugin() -> Path:
 
 
 def _run(folder: Path, board: Board, calls: int) -> dict[str, int]:
+    program = [str(folder / "runner"), "--threads", "1", "test", str(calls)]
+    return count_program(program, board)
+
+
+def count_program(program: Sequence[str], board: Board) -> dict[str, int]:
+    """Counts of a whole program of the board's architecture by class, its start included."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "counts"
         start = emulator(get_arch(board.arch), board.qemu_cpu, f"{plugin()},out={out}")
-        command = [*start, str(folder / "runner"), "--threads", "1", "test", str(calls)]
         done = subprocess.run(
-            command, capture_output=True, text=True, env=runner_environment(1), check=False
-        )
+            [*start, *program], capture_output=True, text=True, env=runner_environment(1),
+            check=False,
+        )  # fmt: skip
         if done.returncode and "plugin" in done.stderr.lower():
             raise ToolNotFoundError(
                 f"{start[0]} does not take the counting plugin ({done.stderr.strip()[:300]}); it "
@@ -89,7 +97,7 @@ def _run(folder: Path, board: Board, calls: int) -> dict[str, int]:
             )
         if done.returncode:
             said = (done.stderr or done.stdout).strip()[:500]
-            raise InputError(f"{folder} fails its test under QEMU: {said}; build again")
+            raise InputError(f"{program[0]} failed under QEMU: {said}; build again")
         try:
             lines = (line.split() for line in out.read_text().splitlines())
             return {name: int(count) for name, count in lines}

@@ -40,7 +40,7 @@ def _widen(total: Expr, narrow: Expr) -> Expr:
 
 def byte_offset(data: Range) -> int:
     """What brings inputs into s8; 0 if they are there already."""
-    if -128 <= data.low and data.high <= 127:
+    if data.low >= -128 and data.high <= 127:
         return 0
     return -128 - data.low
 
