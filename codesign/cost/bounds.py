@@ -73,6 +73,17 @@ class Bounds:
             return None, has
         return cores.take(np.where(has, at, 0)), has
 
+    @property
+    def has_depthwise(self) -> Any:
+        """Pairs with a depthwise engine."""
+        return self._depthwise[1]
+
+    def moved(self, load: Any, store: Any) -> Array:
+        """Memory cycles (pairs,) of these bytes."""
+        core, device = self._dense[0], self.space.device
+        found: Array = memory_cycles(load, store, core.port_shift, device.dram_rate)
+        return found
+
     def _mem(self, load: int, store: int) -> Any:
         core = self._dense[0]
         device = self.space.device

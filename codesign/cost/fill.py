@@ -245,6 +245,12 @@ class Filler:
             self.prepare_chains(chain, [formats])
         return self._rows[name]
 
+    def moved(self, load: Array | int, store: Array | int) -> Array:
+        """Memory cycles (accelerators,) of these bytes, as ``Memory.cycles``."""
+        cores, _, place = self.space.dense_cores
+        found: Array = memory_cycles(load, store, cores.port_shift[place], self.machine.rate)
+        return found
+
     def vector(self, op: VectorOp) -> Array:
         """Keys of an operator without weights: ``timing.vector_cycles`` on every accelerator."""
         cores, _, place = self.space.dense_cores

@@ -67,6 +67,11 @@ class LayerShape:
         needed = (rows - 1) * self.stride[0] + (self.kernel[0] - 1) * self.dilation[0] + 1
         return min(needed, self.in_size[0])
 
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the result: one an element."""
+        return self.out_size[0] * self.out_size[1] * self.outputs
+
     def weight_bytes(self, bits: int) -> int:
         """Packed weights, and 4 bytes of bias and 4 of requantisation factors a channel."""
         return -(-self.weights * bits // 8) + 8 * self.outputs

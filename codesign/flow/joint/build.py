@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
+from math import ceil, floor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +17,16 @@ from codesign.cost.energy import DEFAULT_ENERGY, EnergyModel
 from codesign.cost.memory import DEFAULT_TIMING, Timing
 from codesign.cost.option_tables import OptionTables
 from codesign.errors import InputError
-from codesign.flow.joint.problem import CHOICE, JOINT, MOVED, OBJECTIVES, JointProblem
+from codesign.flow.joint.problem import (
+    CHOICE,
+    INTERVAL,
+    JOINT,
+    LIMITS,
+    MOVED,
+    OBJECTIVES,
+    JointProblem,
+    Reward,
+)
 from codesign.ir.graph import Graph
 from codesign.quant.formats import parse_formats
 from codesign.solvers.decimals import scale_down
@@ -25,36 +36,34 @@ from codesign.space.options import units_of
 from codesign.space.workload import Workload, workload_of
 
 Number: TypeAlias = int | float | Decimal
-
-LIMITS = {
-    "latency_ms": "latency",
-    "energy_uj": "energy",
-    "traffic_kb": "traffic",
-    "loss": "loss",
-    "size_kb": "size",
-}
-"""Keys of limits to their metrics; resources (dsp, lut, ff, ramb18) may be limited besides."""
+LimitValue: TypeAlias = Number | Mapping[str, Number]
 
 
 def joint_problem(
     network: Graph | Workload, device: Device | str, *, formats: Sequence[str] | str,
     loss: Mapping[str, Mapping[str, Number]] | None = None, objective: str = "latency",
-    limits: Mapping[str, Number] | None = None, loss_budget: Number | None = None,
+    limits: Mapping[str, LimitValue] | None = None, loss_budget: Number | None = None,
     ties: Sequence[Sequence[str]] = (), forbid: Sequence[Sequence[tuple[str, str]]] = (),
     only: Mapping[str, Sequence[str]] | None = None, fusion: bool = True, pipelined: bool = True,
-    space: SpaceOptions | Space | None = None,
+    stream: bool = False, reward: Reward | None = None, space: SpaceOptions | Space | None = None,
     measured: Mapping[tuple[str, str], int] | None = None, energy: EnergyModel = DEFAULT_ENERGY,
-    timing: Timing = DEFAULT_TIMING, cache: Path | None = None,
+    timing: Timing = DEFAULT_TIMING, cache: Path | None = None, also: Sequence[str] = (),
 ) -> JointProblem:  # fmt: skip
     """The joint problem of a prepared graph (or workload) on a device or board.
 
     ``loss`` maps layer to format to loss: ints and Decimals are taken exactly, floats are rounded
     to nine significant digits of the greatest. ``limits`` are upper limits: latency_ms, energy_uj,
-    traffic_kb, size_kb (1024 bytes), loss, dsp, lut, ff, ramb18; ``loss_budget`` is a share (0..1)
-    of the way from the least to the greatest total loss. ``objective`` is one of OBJECTIVES, all
-    minimised but throughput (its maximum is the least latency: images follow one another).
+    traffic_kb, size_kb (1024 bytes), loss, dsp, lut, ff, ramb18, and fps, which is a lower one;
+    ``{"min": …, "max": …}`` states both sides. ``loss_budget`` is a share (0..1) of the way from
+    the least to the greatest total loss. ``objective`` is one of OBJECTIVES, all minimised but
+    throughput and reward (the MnasNet reward that ``reward`` describes).
+    ``stream``: images follow one another and the engines work on different ones at once, so that
+    throughput is no longer one over the latency; the accelerators are those that are not dominated
+    in latency (give ``space=generate(device, drop_dominated=False)`` for all). ``pipelined``:
+    within a fused chain both engines work on neighbouring tiles at once.
     ``ties`` are lists of layers of one format, ``forbid`` lists of (layer, format) not to hold
-    together, ``only`` the formats a layer may take. Raises InputError or InfeasibleError.
+    together, ``only`` the formats a layer may take. ``also`` names metrics that later questions
+    (``dataclasses.replace``) will minimise or limit. Raises InputError or InfeasibleError.
     """
     start = time.perf_counter()
     workload = workload_of(network) if isinstance(network, Graph) else network
@@ -63,15 +72,14 @@ def joint_problem(
     bits = _format_bits(formats)
     if objective not in OBJECTIVES:
         raise InputError(f"unknown objective {objective!r} (known: {', '.join(OBJECTIVES)})")
-    minimised = "latency" if objective == "throughput" else objective
-    given = dict(limits or {})
-    known = (*LIMITS, *RESOURCES)
-    for key, value in given.items():
-        if key not in known:
-            raise InputError(f"unknown limit {key!r} (known: {', '.join(known)})")
-        if not _number(value) or value < 0:
-            raise InputError(f"limit {key!r} is {value!r}; expected a number from 0 on")
-    needs_loss = minimised == "loss" or "loss" in given or loss_budget is not None
+    if (objective == "reward") != (reward is not None):
+        raise InputError('objective "reward" and reward= belong together; give both or neither')
+    if reward is not None:
+        _check_reward(reward)
+    minimised = {"throughput": INTERVAL, "reward": "loss"}.get(objective, objective)
+    sides = _sides(limits or {})
+    named = {LIMITS.get(key, key) for key, _ in sides}
+    needs_loss = minimised == "loss" or "loss" in {*named, *also} or loss_budget is not None
     if needs_loss and loss is None:
         raise InputError("a loss is minimised or limited, but no loss table is given; give loss=")
     table, loss_digits = _loss_table(workload, bits, loss)
@@ -79,31 +87,96 @@ def joint_problem(
         workload, list(bits), {name: b[1] for name, b in bits.items()}, fused=fusion, ties=ties,
         forbid=forbid, only=only,
     )  # fmt: skip
-    digits = dict.fromkeys((*JOINT, *CHOICE, *RESOURCES), 0)
+    digits = dict.fromkeys((*JOINT, INTERVAL, *CHOICE, *RESOURCES), 0)
     digits |= {"energy": 3, "loss": loss_digits}
-    bounds: dict[str, int] = {}
-    for key, metric in LIMITS.items():
-        if key in given:
-            bounds[metric] = _units(key, given[key], device, loss_digits)
-    used = {minimised, *bounds}
-    if isinstance(space, Space):
-        found = space
-    else:
-        budget = {name: int(given[name]) for name in RESOURCES if name in given}
-        # what is larger is never slower and never moves more, but may trade one for the other
-        safe = minimised not in RESOURCES and not ("latency" in used and used & set(MOVED))
-        found = generate(device, space, budget, drop_dominated=safe)
+    used = {minimised, *named, *also} | ({"latency"} if reward is not None else set())
+    timed = {"latency", INTERVAL} & used
+    budget = {
+        key: int(value) for (key, side), value in sides.items()
+        if side == "max" and key in RESOURCES
+    }  # fmt: skip
+    # what is larger is never slower and never moves more, but may trade one for the other
+    safe = (
+        minimised not in RESOURCES
+        and not (timed and used & set(MOVED))
+        and not any(
+            side == "min" and LIMITS.get(key, key) not in (*CHOICE, INTERVAL) for key, side in sides
+        )
+    )
+    grid = None if isinstance(space, Space) else space or SpaceOptions()
+    found = space if isinstance(space, Space) else generate(device, grid, budget, safe)
     tables = OptionTables(
         workload, bits, units, table, fusion,
-        "traffic" if used & set(MOVED) and "latency" not in used else "cycles",
-        energy, dict(measured or {}),
+        "traffic" if used & set(MOVED) and not timed else "cycles",
+        energy, dict(measured or {}), stream and INTERVAL in used,
     )  # fmt: skip
+    problem = JointProblem(
+        tables, device, found, minimised, {}, digits, pipelined, timing, cache,
+        stream=stream, budget=budget, grid=grid, drop_dominated=safe, reward=reward,
+    )  # fmt: skip
+    problem = with_limits(problem, limits or {})
     if loss_budget is not None:
-        bounds["loss"] = min(bounds.get("loss", 1 << 62), _share(tables, loss_budget))
-    return JointProblem(
-        tables, device, found, minimised, bounds, digits, pipelined, timing, cache,
-        time.perf_counter() - start,
-    )  # fmt: skip
+        share = min(problem.limits.get("loss", 1 << 62), _share(tables, loss_budget))
+        problem = replace(problem, limits={**problem.limits, "loss": share})
+    return replace(problem, seconds_space=time.perf_counter() - start)
+
+
+def with_limits(problem: JointProblem, limits: Mapping[str, LimitValue]) -> JointProblem:
+    """The same question under other values of limits, given as ``joint_problem`` takes them.
+
+    Resources that were limited stay so within the accelerators that the problem was built with.
+    """
+    upper: dict[str, int] = {}
+    lower: dict[str, int] = {}
+    for (key, side), value in _sides(limits).items():
+        metric = LIMITS.get(key, key)
+        exact = Decimal(str(value)) if isinstance(value, float) else Decimal(value)
+        if key == "fps":
+            if exact:
+                upper[metric] = floor(problem.units(key, exact))
+        elif side == "max":
+            upper[metric] = floor(problem.units(key, exact))
+        else:
+            lower[metric] = ceil(problem.units(key, exact))
+    # what the space keeps to needs no limit of its own
+    upper = {m: v for m, v in upper.items() if problem.budget.get(m) != v}
+    return replace(problem, limits=upper, floors=lower)
+
+
+def _sides(limits: Mapping[str, LimitValue]) -> dict[tuple[str, str], Number]:
+    """(key, side) to value, checked."""
+    known = (*LIMITS, *RESOURCES)
+    found: dict[tuple[str, str], Number] = {}
+    for key, given in limits.items():
+        if key not in known:
+            raise InputError(f"unknown limit {key!r} (known: {', '.join(known)})")
+        sides = given if isinstance(given, Mapping) else {"min" if key == "fps" else "max": given}
+        if not sides or set(sides) - {"min", "max"}:
+            raise InputError(
+                f'limit {key!r} is {dict(sides)}; expected a number, or {{"min": …, "max": …}}'
+            )
+        if key == "fps" and "max" in sides:
+            raise InputError("limit 'fps' is a least rate; it takes no max")
+        for side, value in sides.items():
+            if not _number(value) or value < 0:
+                raise InputError(f"limit {key!r} is {value!r}; expected a number from 0 on")
+            found[key, side] = value
+        if len(sides) == 2 and sides["min"] > sides["max"]:
+            raise InputError(
+                f"limit {key!r}: min {sides['min']} is above max {sides['max']}; nothing is between"
+            )
+    return found
+
+
+def _check_reward(reward: Reward) -> None:
+    values = [reward.accuracy, reward.target_ms, reward.alpha, reward.beta, reward.tolerance]
+    if not all(map(_number, values)):
+        raise InputError(f"a reward needs finite numbers, got {reward}")
+    if reward.alpha > 0 or reward.beta > 0 or reward.target_ms <= 0 or reward.tolerance < 0:
+        raise InputError(
+            "a reward needs alpha and beta of at most 0, a target above 0 and a tolerance of at "
+            f"least 0, got {reward.alpha}, {reward.beta}, {reward.target_ms}, {reward.tolerance}"
+        )
 
 
 def _number(value: object) -> bool:
@@ -121,18 +194,6 @@ def _format_bits(formats: Sequence[str] | str) -> dict[str, tuple[int, int]]:
             raise InputError(f"format {name!r} does not run on an FPGA engine; give wNaM formats")
         found[name] = (fmt.weight_bits, fmt.act_bits)
     return found
-
-
-def _units(key: str, value: Number, device: Device, loss_digits: int) -> int:
-    """A limit in the units of the tables, rounded down."""
-    exact = Decimal(str(value)) if isinstance(value, float) else Decimal(value)
-    if key == "latency_ms":
-        return scale_down(exact * device.clock_hz / 1000, 0)
-    if key == "energy_uj":
-        return scale_down(exact, 9)
-    if key in ("traffic_kb", "size_kb"):
-        return scale_down(exact * 1024, 0)
-    return scale_down(exact, loss_digits)
 
 
 def _loss_table(

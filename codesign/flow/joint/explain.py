@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from codesign.flow.joint.build import LIMITS
-from codesign.flow.joint.problem import JointProblem
+from codesign.flow.joint.problem import LIMITS, JointProblem
 from codesign.flow.joint.search import Search
 from codesign.solvers.base import Deadline, Solver
 from codesign.solvers.solution import Status

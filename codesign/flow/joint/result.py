@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -33,6 +34,8 @@ class Certificate:
     seconds_tables: float
     seconds_solve: float
     seconds: float
+    warm: bool = False
+    """Whether the search started from a design of an earlier solve."""
 
     def to_data(self) -> dict[str, Any]:
         """The certificate of a design file (DESIGN, section 4), with what tables took besides."""
@@ -47,6 +50,7 @@ class Certificate:
             "architectures_undominated": self.undominated,
             "seconds": self.seconds,
             "seconds_tables": self.seconds_tables,
+            "warm": self.warm,
         }
 
     @property
@@ -100,16 +104,24 @@ class JointResult:
     loss: Decimal | None = None
     why: str = ""
     """Why there is no design."""
+    interval: int = 0
+    """Cycles from one image to the next: of a stream the greatest of ``busy``, else ``cycles``."""
+    busy: Mapping[str, int] = field(default_factory=dict)
+    """Cycles of one image in which each engine and the memory are taken."""
+    stream: bool = False
+    """Whether the engines work on different images at once."""
+    totals: Mapping[str, int] = field(default_factory=dict)
+    """Every metric in the tables' units."""
 
     @property
     def latency_ms(self) -> float:
-        """Of one image."""
+        """Of one image alone."""
         return self.cycles / self.clock_hz * 1e3
 
     @property
     def fps(self) -> float:
-        """Images a second, one after the other."""
-        return self.clock_hz / self.cycles if self.cycles else 0.0
+        """Images a second."""
+        return self.clock_hz / self.interval if self.interval else 0.0
 
     def to_data(self) -> dict[str, Any]:
         """Plain data for a design file: everything that was chosen, and the modelled figures."""
@@ -122,6 +134,10 @@ class JointResult:
             "cycles_modelled": self.cycles,
             "clock_hz": self.clock_hz,
             "latency_ms_modelled": self.latency_ms,
+            "stream": self.stream,
+            "interval_modelled": self.interval,
+            "busy_modelled": dict(self.busy),
+            "fps_modelled": self.fps,
             "traffic_bytes_modelled": self.traffic,
             "energy_pj_modelled": self.energy_pj,
             "size_bytes": self.size_bytes,

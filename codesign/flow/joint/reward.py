@@ -14,12 +14,14 @@ import heapq
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 import numpy as np
 
 from codesign.errors import InputError
 from codesign.flow.joint.problem import JointProblem
 from codesign.flow.joint.result import JointResult
+from codesign.solvers.base import Deadline
 from codesign.solvers.solution import Status
 
 
@@ -39,12 +41,44 @@ class RewardResult:
         return (self.bound - self.reward) / self.reward
 
 
+def solve_reward(
+    problem: JointProblem, solve: Callable[[JointProblem], JointResult], deadline: Deadline
+) -> JointResult:  # fmt: skip
+    """A problem of objective "reward": its certificate's objective and bound are rewards.
+
+    Without a latency limit the design of least loss bounds the search, since what is slower has no
+    less loss. The status is optimal when nothing can be better, feasible within the tolerance.
+    """
+    start = time.perf_counter()
+    asked, spec = replace(problem, reward=None), problem.reward
+    assert spec is not None
+    if "latency" not in asked.limits:
+        slowest = solve(asked)
+        if slowest.certificate.status is not Status.OPTIMAL:
+            return slowest
+        asked = replace(asked, limits={**asked.limits, "latency": slowest.cycles})
+    elif solve(asked).certificate.status is not Status.OPTIMAL:
+        return solve(asked)  # no design, or time ended: it says why
+    found = best_reward(
+        asked, spec.accuracy, spec.target_ms, spec.alpha, spec.beta, spec.tolerance, solve, deadline
+    )
+    proven = found.bound <= found.reward
+    certificate = replace(
+        found.design.certificate,
+        status=Status.OPTIMAL if proven else Status.FEASIBLE,
+        objective=Decimal(found.reward),
+        bound=Decimal(max(found.bound, found.reward)),
+        seconds=time.perf_counter() - start,
+    )
+    return replace(found.design, certificate=certificate)
+
+
 def best_reward(
     problem: JointProblem, accuracy: float, target_ms: float, alpha: float = -0.07,
     beta: float = -0.07, tolerance: float = 1e-3,
-    solve: Callable[[JointProblem], JointResult] | None = None,
+    solve: Callable[[JointProblem], JointResult] | None = None, deadline: Deadline | None = None,
 ) -> RewardResult:  # fmt: skip
-    """The design of the greatest reward, within ``tolerance`` (relative).
+    """The design of the greatest reward, within ``tolerance`` (relative); ``deadline`` ends early.
 
     ``accuracy`` is the float network's, in the unit of the loss table (accuracy = it − loss).
     ``problem`` must have been built with objective "loss" and a limit latency_ms, which bounds the
@@ -92,11 +126,12 @@ def best_reward(
     while spans:
         top, low, high = heapq.heappop(spans)
         bound = max(reward, -top)
-        if -top <= reward * (1 + tolerance):
+        if -top <= reward * (1 + tolerance) or (deadline is not None and deadline.passed):
             break
         found = solve(replace(problem, limits={**others, "latency": high}))
         solves += 1
-        assert found.loss is not None  # the fastest design is within every span's limit
+        if found.certificate.status is not Status.OPTIMAL or found.loss is None:
+            break  # time ended: the fastest design is within every span's limit
         loss = float(found.loss)
         value = (accuracy - loss) * factor(found.cycles)
         if value > reward:
