@@ -87,15 +87,14 @@ def draw_question(seed: int) -> Question:
     if rng.random() < 0.2:
         limits["dsp"] = rng.choice([90, 150, 220, 300])
     if rng.random() < 0.25:  # a least value, alone or beside the greatest
-        key, least = rng.choice(
-            [
-                ("size_kb", Decimal(2) ** rng.randint(2, 8)),
-                ("loss", Decimal(rng.randint(10, 200) * len(layers)) / 100),
-                ("latency_ms", Decimal(2) ** rng.randint(-7, 1)),
-                ("dsp", rng.choice([40, 80])),
-                ("energy_uj", Decimal(2) ** rng.randint(0, 6)),
-            ]
-        )
+        least_values: list[tuple[str, Decimal]] = [
+            ("size_kb", Decimal(2) ** rng.randint(2, 8)),
+            ("loss", Decimal(rng.randint(10, 200) * len(layers)) / 100),
+            ("latency_ms", Decimal(2) ** rng.randint(-7, 1)),
+            ("dsp", Decimal(rng.choice([40, 80]))),
+            ("energy_uj", Decimal(2) ** rng.randint(0, 6)),
+        ]
+        key, least = rng.choice(least_values)
         both = {"min": least} | ({"max": limits[key]} if key in limits else {})
         if both.get("max", least) >= least:
             limits[key] = both
