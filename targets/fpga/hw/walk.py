@@ -44,7 +44,7 @@ def unit_of(engine: Engine) -> Unit:
 def beat_layout(engine: Engine) -> Any:
     """What goes with a beat. ``pixels`` and ``blocks``: how many of the step's pixels and
     (depthwise) blocks are results; ``row``, ``plane``, ``end``: last step of its row, group,
-    command; ``fresh``: the command's first beat."""
+    command; ``fresh``: in the command's first step."""
     return data.StructLayout(
         {
             "valid": 1,
@@ -192,7 +192,7 @@ class Walker(wiring.Component):
         group_blocks = max(1, e.po // BLOCK)
         m.d.sync += [
             Value.cast(beat).eq(0), beat.valid.eq(issue), beat.first.eq(first),
-            beat.fresh.eq(fresh & first),
+            beat.fresh.eq(fresh),
             beat.last.eq(over["t"]), beat.row.eq(over["p"]), beat.plane.eq(over["y"]),
             beat.end.eq(over["g"]), beat.word.eq(total), beat.signed.eq(cmd.act_signed),
             beat.double.eq(double),

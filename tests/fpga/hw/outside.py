@@ -28,16 +28,19 @@ def random_destination(
     step = (rows * width + int(rng.integers(0, 3))) * 8
     stride = int(rng.integers(1, 4))
     even = 2 if target.kind == "dense" and target.pi == 4 else 1
-    group = even * int(rng.integers(1, 5))
+    nibbles = int(target.double and rng.random() < 0.5)
+    lanes = target.px * (1 + nibbles)
+    group = even * 5  # no two pixels in one place
+    columns = -(-width // stride)
+    residue = group * -(-columns // lanes) + even * int(rng.integers(0, 2))
     found = {
         "to_chip": to_chip, "address": 8 * int(rng.integers(0, 1 << 12)), "block_step": step,
         "param_base": int(rng.integers(0, param_blocks - blocks + 1)),
         "lo": -32768 if wide else lo, "hi": 32767 if wide else hi,
         "wide": wide and not to_chip, "place_base": even * int(rng.integers(0, 9)),
-        "place_row_words": even * int(rng.integers(20, 40)),
-        "place_residue_words": even * int(rng.integers(5, 9)), "place_group": group,
+        "place_row_words": residue * stride, "place_residue_words": residue, "place_group": group,
         "place_stride": stride, "place_block": int(rng.integers(0, 40)),
-        "place_nibbles": int(target.double and rng.random() < 0.5),
+        "place_nibbles": nibbles,
         "residual": int(rng.random() < 0.4), "res_address": 8 * int(rng.integers(0, 1 << 12)),
         "res_m": int(rng.integers(0, 1 << 16)), "res_e": int(rng.integers(10, 18)),
         "res_signed": int(rng.integers(0, 2)),
