@@ -16,8 +16,8 @@ from codesign.solvers.solution import Solution, Status
 from codesign.space.device import Device
 from codesign.targets.fpga.design import Hardware
 
-FUSION = False
-"""Whether chains may run fused: as far as the compiler goes."""
+FUSION = True
+"""Whether chains may run fused."""
 _TO_JOINT = {"latency": ("latency_ms", Decimal(1)), "size": ("size_kb", Decimal(1) / 1024),
              "loss": ("loss", Decimal(1))}  # fmt: skip
 _OBJECTIVES = ("latency", "size", "loss")

@@ -60,6 +60,8 @@ class Context:
     dense: Buffers
     depthwise: Buffers
     blobs: list[tuple[Region, bytes]] = field(default_factory=list)
+    signs: Mapping[str, bool] = field(default_factory=dict)
+    """Whether values are signed, also those that never stand in memory."""
     _taps: dict[tuple[str, bytes], tuple[int, int, Access]] = field(default_factory=dict)
 
     def buffers(self, kind: str) -> Buffers:

@@ -11,6 +11,7 @@ import numpy as np
 from codesign.cost.tiles import Tile
 from codesign.errors import InfeasibleError
 from codesign.ir.graph import Array
+from codesign.space.accelerator import Engine
 from codesign.targets.fpga.compile.context import Context, pack_weights, packed_bits
 from codesign.targets.fpga.compile.emit import Access
 from codesign.targets.fpga.compile.geometry import (
@@ -43,6 +44,16 @@ class Cut:
 def cuts(total: int, part: int) -> list[Cut]:
     """``total`` in pieces of ``part``; the last one may be smaller."""
     return [Cut(at, min(at + part, total)) for at in range(0, total, part)]
+
+
+def dense_words(weights: Array, engine: Engine, groups: int, words: int) -> Array:
+    """Weights [O, I, taps], filled up with zeros, as buffer words [n, po · pi]: group after group,
+    tap after tap, input word after input word."""
+    e, taps = engine, weights.shape[2]
+    full = np.zeros((groups * e.po, words * e.pi, taps), np.int8)
+    full[: weights.shape[0], : weights.shape[1]] = weights
+    split = full.reshape(groups, e.po, words, e.pi, taps).transpose(0, 4, 2, 1, 3)
+    return split.reshape(groups * taps * words, e.po * e.pi)
 
 
 @dataclass
@@ -101,11 +112,7 @@ class DenseJob:
         o0, o1 = channels.start * e.po, channels.stop * e.po
         i0, i1 = inputs.start * e.pi, inputs.stop * e.pi
         part = self.weights[o0:o1, i0:i1, chunk.start * kw : chunk.stop * kw]
-        full = np.zeros((o1 - o0, i1 - i0, part.shape[2]), np.int8)
-        full[: part.shape[0], : part.shape[1]] = part
-        g, n, t = channels.size, inputs.size, part.shape[2]
-        words = full.reshape(g, e.po, n, e.pi, t).transpose(0, 4, 2, 1, 3)
-        return words.reshape(g * t * n, e.po * e.pi)
+        return dense_words(part, e, channels.size, inputs.size)
 
     def _addresses(self) -> dict[tuple[int, int, int], int]:
         found: dict[tuple[int, int, int], int] = {}

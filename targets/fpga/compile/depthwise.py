@@ -6,6 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from codesign.cost.tiles import Tile
+from codesign.ir.graph import Array
+from codesign.space.accelerator import Engine
 from codesign.targets.fpga.compile.context import Context, pack_weights, packed_bits
 from codesign.targets.fpga.compile.dense import Cut, cuts
 from codesign.targets.fpga.compile.emit import Access
@@ -106,14 +108,18 @@ def _rows(job: Job, cut: Cut) -> Rows:
     return Rows(found.first, found.low // step * step, -(-found.high // step) * step)
 
 
-def _load_weights(context: Context, job: Job, channels: Cut, bits: int) -> Access:
-    engine = context.depthwise.engine
+def depthwise_words(job: Job, engine: Engine, channels: Cut) -> Array:
+    """Buffer words [n, po] of some channel groups: group after group, tap after tap."""
     at, stop = channels.start * engine.po, channels.stop * engine.po
     part = job.weights.reshape(job.outputs, -1)[at:stop]
     full = np.zeros((stop - at, job.taps), np.int8)
     full[: len(part)] = part
     split = full.reshape(channels.size, engine.po, job.taps).transpose(0, 2, 1)
-    words = split.reshape(-1, engine.po)
+    return split.reshape(-1, engine.po)
+
+
+def _load_weights(context: Context, job: Job, channels: Cut, bits: int) -> Access:
+    words = depthwise_words(job, context.depthwise.engine, channels)
     base = context.depthwise.weight.take(len(words), job.name)
     address = context.blob(f"{job.name}.weights", pack_weights(words, bits))
     return context.load_words("depthwise", 0, job.name, address, base, len(words), bits)

@@ -12,10 +12,12 @@ from codesign.ir.graph import Graph
 from codesign.ir.types import DType
 from codesign.space.accelerator import Accelerator
 from codesign.space.device import Device, load_device
+from codesign.targets.fpga.compile.chain import fused_of, link
 from codesign.targets.fpga.compile.context import Buffers, Context
 from codesign.targets.fpga.compile.dense import emit_dense
 from codesign.targets.fpga.compile.depthwise import emit_depthwise
 from codesign.targets.fpga.compile.emit import Emitter
+from codesign.targets.fpga.compile.jobs import Job
 from codesign.targets.fpga.compile.mapping import tile_of
 from codesign.targets.fpga.compile.places import Memory, Place
 from codesign.targets.fpga.compile.program import Made, Program, Segment
@@ -40,12 +42,23 @@ def compile_network(
     check_accelerator(accelerator)
     board = device or load_device("ultra96")
     found = select(graph)
+    linked = _linked(found, chains)
+    inner = {job.result for parts, _ in linked.values() for job in parts if job is not None}
+    inner -= set(linked)
     memory = Memory()
-    places = _places(found, memory)
+    places = _places(found, memory, inner)
     context = Context(
         accelerator, places, memory, Emitter(), Buffers.of(accelerator.dense),
         Buffers.of(depthwise_engine(accelerator)),
+        signs={n: graph.type(n).dtype.kind == "signed" for n in graph.nodes},
     )  # fmt: skip
+    for last, (parts, chain_tile) in list(linked.items()):
+        if fused_of(context, parts, chain_tile) is None:  # layer after layer, then
+            del linked[last]
+            return compile_network(
+                graph, accelerator, device, tiles,
+                [c for c in chains if found.jobs[last][0].name not in c[0]],
+            )  # fmt: skip
     segments, done = [], []
     for kind, names in _order(found):
         if kind == "arm":
@@ -55,8 +68,15 @@ def compile_network(
         made = []
         for name in names:
             for job in found.jobs[name]:
-                tile = tile_of(job, accelerator, board, tiles or {})
-                (emit_dense if job.kind == "dense" else emit_depthwise)(context, job, tile)
+                if name in inner:
+                    continue
+                if name in linked:
+                    fused = fused_of(context, *linked[name])
+                    assert fused is not None
+                    fused.emit()
+                else:
+                    tile = tile_of(job, accelerator, board, tiles or {})
+                    (emit_dense if job.kind == "dense" else emit_depthwise)(context, job, tile)
                 done.append(job)
                 unit = Unit.DRAIN if job.kind == "dense" else Unit.DEPTHWISE
                 made.append(Made(job.result, job.name, unit, context.emitter.issued[unit]))
@@ -72,6 +92,26 @@ def compile_network(
         graph, accelerator, tuple(segments), bytes(image), memory.used, places, tuple(done),
         dict(found.why),
     )  # fmt: skip
+
+
+Parts = tuple[Job | None, Job, Job | None]
+
+
+def _linked(
+    found: Selection, chains: Sequence[tuple[Sequence[str], ChainTile]]
+) -> dict[str, tuple[Parts, ChainTile]]:
+    """Last value of every chain that can run fused, with its jobs and tile."""
+    by_name = {jobs[0].name: jobs[0] for jobs in found.jobs.values() if len(jobs) == 1}
+    readers = {name: len(users) for name, users in found.graph.users.items()}
+    for name in found.graph.outputs:
+        readers[name] = readers.get(name, 0) + 1
+    linked = {}
+    for names, tile in chains:
+        jobs = [by_name[name] for name in names if name in by_name]
+        parts = link(jobs, readers) if len(jobs) == len(names) else None
+        if parts is not None:
+            linked[jobs[-1].result] = (parts, tile)
+    return linked
 
 
 def check_accelerator(accelerator: Accelerator) -> None:
@@ -108,8 +148,9 @@ def _kind(found: Selection, value: str) -> DType:
     raise KeyError(value)
 
 
-def _places(found: Selection, memory: Memory) -> dict[str, Place]:
-    """Memory for every value that a job reads or makes, and for what holds them."""
+def _places(found: Selection, memory: Memory, inner: set[str]) -> dict[str, Place]:
+    """Memory for every value that a job reads or makes, and for what holds them; not for ``inner``
+    ones, which stay on chip."""
     wanted: dict[str, None] = {}
     for jobs in found.jobs.values():
         for job in jobs:
@@ -139,7 +180,8 @@ def _places(found: Selection, memory: Memory) -> dict[str, Place]:
         return places[value]
 
     for value in wanted:
-        place(value)
+        if value not in inner:
+            place(value)
     return places
 
 
