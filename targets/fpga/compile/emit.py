@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from codesign.errors import InfeasibleError
 from codesign.targets.fpga.isa import Command, Unit
 
-UNITS = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
+UNITS: tuple[Unit, ...] = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
 _WAITS = {u: f"wait_{u.name.lower()}" for u in UNITS}
 HORIZON = 1 << 14
 """Finished commands are counted modulo 2^16 and compared as signed 16-bit numbers, so nobody waits

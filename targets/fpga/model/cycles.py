@@ -18,7 +18,7 @@ from codesign.targets.fpga.machine import depthwise_engine
 from codesign.targets.fpga.model.races import full_count
 from codesign.targets.fpga.sim.dram import Dram
 
-UNITS = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
+UNITS: tuple[Unit, ...] = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
 _WAITS = tuple(f"wait_{u.name.lower()}" for u in UNITS)
 SPECK = 1e-9
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from codesign.errors import VerifyError
 from codesign.targets.fpga.isa import Command, Unit
 
-UNITS = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
+UNITS: tuple[Unit, ...] = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
 Counts = npt.NDArray[np.int64]
 
 
