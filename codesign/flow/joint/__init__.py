@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from codesign.flow.joint.build import joint_problem, with_limits
-from codesign.flow.joint.explain import why_infeasible
+from codesign.flow.joint.explain import JointExplanation, why_infeasible
+from codesign.flow.joint.explain import explain as explain_design
 from codesign.flow.joint.problem import LIMITS, OBJECTIVES, JointProblem, Reward
 from codesign.flow.joint.result import Certificate, ChainChoice, JointResult, LayerChoice
 from codesign.flow.joint.reward import RewardResult, best_reward, solve_reward
@@ -25,12 +26,14 @@ __all__ = [
     "OBJECTIVES",
     "Certificate",
     "ChainChoice",
+    "JointExplanation",
     "JointProblem",
     "JointResult",
     "LayerChoice",
     "Reward",
     "RewardResult",
     "best_reward",
+    "explain_design",
     "joint_problem",
     "solve",
     "with_limits",

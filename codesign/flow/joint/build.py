@@ -93,7 +93,7 @@ def joint_problem(
     timed = {"latency", INTERVAL} & used
     budget = {
         key: int(value) for (key, side), value in sides.items()
-        if side == "max" and key in RESOURCES
+        if side == "max" and key in RESOURCES and not isinstance(space, Space)
     }  # fmt: skip
     # what is larger is never slower and never moves more, but may trade one for the other
     safe = (

@@ -1,39 +1,151 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a joint problem has no design: a minimal set of limits, and what would suffice."""
+"""Why a design is what it is, and why there is none: every figure is a solve of its own.
+
+Limits are taken as the user gave them, resources too: relaxing one of those generates accelerators
+anew. A re-solve shares tables and starts from known designs where the accelerators are the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-from codesign.flow.joint.problem import LIMITS, JointProblem
+from codesign.errors import InfeasibleError, InputError
+from codesign.flow.joint.problem import INTERVAL, LIMITS, JointProblem, PriceStore
+from codesign.flow.joint.result import JointResult
 from codesign.flow.joint.search import Search
 from codesign.solvers.base import Deadline, Solver
 from codesign.solvers.solution import Status
+from codesign.space.generate import generate
 
 _KEYS = {metric: key for key, metric in LIMITS.items()}
+_PER_CENT = 100
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One limit of a problem."""
+
+    metric: str
+    side: Literal["max", "min"]
+    value: int
+    """In the tables' units."""
+    resource: bool = False
+    """Kept by the choice of accelerators."""
+
+    @property
+    def key(self) -> str:
+        """As the user writes it."""
+        return _KEYS.get(self.metric, self.metric)
+
+
+def asked_limits(problem: JointProblem) -> tuple[Asked, ...]:
+    """Every limit of a problem."""
+    found = [Asked(metric, "max", value) for metric, value in problem.limits.items()]
+    found += [Asked(metric, "min", value) for metric, value in problem.floors.items()]
+    found += [Asked(name, "max", value, True) for name, value in problem.budget.items()]
+    return tuple(found)
+
+
+def relaxed(problem: JointProblem, limit: Asked, value: int | None) -> JointProblem:
+    """The problem with another value of a limit, or without it (None)."""
+    if limit.resource:
+        budget = {k: v for k, v in problem.budget.items() if k != limit.metric}
+        if value is not None:
+            budget[limit.metric] = value
+        return _generated(problem, budget, problem.drop_dominated)
+    table = dict(problem.limits if limit.side == "max" else problem.floors)
+    table.pop(limit.metric)
+    if value is not None:
+        table[limit.metric] = value
+    return replace(problem, limits=table) if limit.side == "max" else replace(problem, floors=table)
+
+
+def _generated(problem: JointProblem, budget: Mapping[str, int], drop: bool) -> JointProblem:
+    space = generate(problem.device, problem.grid, budget, drop)
+    return replace(
+        problem, space=space, budget=dict(budget), store=PriceStore(), drop_dominated=drop,
+        seconds_space=0.0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Solver:
+    solver: Solver
+    deadline: Deadline
+
+    def solve(self, problem: JointProblem) -> tuple[Status, int | None, JointResult]:
+        search = Search(problem, self.deadline, self.solver)
+        result = search.run()
+        value = None if search.best is None else search.best.value
+        return result.certificate.status, value, result
+
+    def nearest(self, problem: JointProblem, limit: Asked) -> tuple[Status, int | None]:
+        """The nearest value of a limit at which the rest of the problem has a design. A least value
+        has none nearer than what is reached, which is found by asking for the greatest total."""
+        if limit.resource:
+            return self._least_resource(problem, limit)
+        rest = relaxed(problem, limit, None)
+        if limit.side == "min":
+            return self._greatest(rest, limit)
+        status, value, _ = self.solve(replace(rest, objective=limit.metric))
+        return status, value
+
+    def _least_resource(self, problem: JointProblem, limit: Asked) -> tuple[Status, int | None]:
+        """The least amount of a resource that will do, by halving between what will not and what a
+        design takes: each question generates accelerators anew, without the dominated ones."""
+        status, _, result = self.solve(relaxed(problem, limit, None))
+        if status is not Status.OPTIMAL:
+            return status, None
+        bad, good = limit.value, result.totals[limit.metric]
+        while good - bad > 1:
+            middle = (good + bad) // 2
+            try:
+                status, _, result = self.solve(relaxed(problem, limit, middle))
+            except InfeasibleError:
+                status = Status.INFEASIBLE
+            if status is Status.OPTIMAL:
+                good = result.totals[limit.metric]
+            elif status is Status.INFEASIBLE:
+                bad = middle
+            else:
+                return status, None
+        return Status.OPTIMAL, good
+
+    def _greatest(self, rest: JointProblem, limit: Asked) -> tuple[Status, int | None]:
+        """The greatest value that a metric can be asked to have, by halving."""
+        status, low, _ = self.solve(replace(rest, objective=limit.metric))
+        if status is not Status.OPTIMAL or low is None:
+            return status, None
+        good, bad = low, limit.value
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            floors = {**rest.floors, limit.metric: middle}
+            status, value, _ = self.solve(replace(rest, floors=floors, objective=limit.metric))
+            if status is Status.OPTIMAL and value is not None:
+                good = value
+            elif status is Status.INFEASIBLE:
+                bad = middle
+            else:
+                return status, None
+        return Status.OPTIMAL, good
 
 
 def why_infeasible(problem: JointProblem, solver: Solver, deadline: Deadline) -> str:
     """One paragraph: limits that cannot all hold, none of which could be left out of the list, and
     for each the nearest value at which there is a design, the others kept. Every claim is a solve;
     where time ends the text says so."""
-
-    def least(metric: str, limits: Mapping[str, int]) -> tuple[Status, int | None]:
-        asked = replace(problem, objective=metric, limits=dict(limits))
-        search = Search(asked, deadline, solver)
-        proof = search.run().certificate
-        return proof.status, None if search.best is None else search.best.value
-
-    kept = dict(problem.limits)
-    complete = True
-    for name in list(kept):
-        others = {other: value for other, value in kept.items() if other != name}
-        status, _ = least(problem.objective, others)
+    work = _Solver(solver, deadline)
+    rest, complete = problem, True
+    for limit in asked_limits(problem):
+        without = relaxed(rest, limit, None)
+        status, _, _ = work.solve(without)
         complete &= status is not Status.UNKNOWN
         if status is Status.INFEASIBLE:
-            kept = others
+            rest = without
     tail = "" if complete else "; time ended before this was fully worked out"
+    kept = asked_limits(rest)
     if not kept:
         formats = ", ".join(problem.tables.formats)
         return (
@@ -41,13 +153,13 @@ def why_infeasible(problem: JointProblem, solver: Solver, deadline: Deadline) ->
             f"layer in the formats offered ({formats}); offer narrower ones or deeper buffers{tail}"
         )
     parts = []
-    for name in kept:
-        others = {other: value for other, value in kept.items() if other != name}
-        text = f"{_KEYS[name]} <= {show(problem, name, kept[name])}"
-        status, value = least(name, others)
+    for limit in kept:
+        text = _text(problem, limit)
+        status, value = work.nearest(rest, limit)
         if status is Status.OPTIMAL and value is not None:
-            text += f" (feasible from {show(problem, name, value)}"
-            text += ", the others kept)" if others else ")"
+            word = "up to" if "≥" in text else "from"
+            text += f" (feasible {word} {show(problem, limit.metric, value)}"
+            text += ", the others kept)" if len(kept) > 1 else ")"
         elif status is Status.INFEASIBLE:
             text += " (relaxing it alone is not enough)"
         parts.append(text)
@@ -55,12 +167,204 @@ def why_infeasible(problem: JointProblem, solver: Solver, deadline: Deadline) ->
     return f"infeasible: {head}: {'; '.join(parts)}{tail}"
 
 
+def _text(problem: JointProblem, limit: Asked) -> str:
+    lower = limit.side == "min" or limit.metric == INTERVAL
+    sign = "≥" if lower else "<="
+    return f"{limit.key} {sign} {show(problem, limit.metric, limit.value)}"
+
+
 def show(problem: JointProblem, metric: str, value: int) -> str:
     """A value of a metric in the unit of its limit, with as many digits as make it true."""
-    if metric == "latency":
-        return f"{value * 1000 / problem.device.clock_hz:.6g}"
-    if metric == "energy":
-        return f"{value / 10**9:.6g}"
-    if metric in ("traffic", "size"):
-        return f"{value / 1024:.6g}"
-    return f"{value / 10 ** problem.digits[metric]:.6g}"
+    return f"{problem.shown(metric, value):.6g}"
+
+
+@dataclass(frozen=True)
+class LimitWorth:
+    """One limit at the optimum; gains are of the objective in its unit, 0 or more, None where time
+    ended before the solve."""
+
+    limit: str
+    total: float
+    binds: bool | None
+    """Whether the optimum improves without it."""
+    gain_without: float | None
+    more: float
+    """What "one more unit" is here, in the limit's unit."""
+    gain_of_more: float | None
+    next_limit: float | None
+    """The nearest value at which the optimum improves at all; None when it never does."""
+    gain_at_next: float | None
+
+    @property
+    def text(self) -> str:
+        """A line for people."""
+        head = f"{self.limit} (total {self.total:.6g})"
+        if self.binds is None or (self.binds and self.gain_of_more is None):
+            return f"{head}: not worked out, time ended"
+        if not self.binds:
+            return f"{head}: does not bind"
+        text = f"{head}: binds; {self.more:.4g} more is worth {self.gain_of_more:.6g}"
+        if self.next_limit is not None and self.gain_at_next is not None:
+            text += f"; the next step is at {self.next_limit:.6g}, worth {self.gain_at_next:.6g}"
+        return text
+
+
+@dataclass(frozen=True)
+class LayerWorth:
+    """The format of one layer and what the next best would cost, all else free to change."""
+
+    layer: str
+    format: str
+    next_format: str | None
+    cost: float | None
+    """Of the objective in its unit; None when no other format is feasible or time ended."""
+    complete: bool = True
+
+    @property
+    def text(self) -> str:
+        """A line for people."""
+        head = f"{self.layer}: {self.format}"
+        if not self.complete:
+            return f"{head}; next best not worked out, time ended"
+        if self.cost is None:
+            return f"{head}; no other format is feasible"
+        return f"{head}; next best {self.next_format}, {self.cost:.6g} worse"
+
+
+@dataclass(frozen=True)
+class JointExplanation:
+    """Which limits bind and why each layer has its format; modelled figures, each a solve."""
+
+    objective: str
+    value: float
+    unit: str
+    limits: tuple[LimitWorth, ...]
+    layers: tuple[LayerWorth, ...]
+
+    @property
+    def text(self) -> str:
+        """Lines for people."""
+        head = f"{self.objective} {self.value:.6g} {self.unit} (modelled)"
+        return "\n".join([head, *(x.text for x in self.limits), *(x.text for x in self.layers)])
+
+    def to_data(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "objective": self.objective,
+            "value_modelled": self.value,
+            "unit": self.unit,
+            "limits": [asdict(item) | {"text": item.text} for item in self.limits],
+            "layers": [asdict(item) | {"text": item.text} for item in self.layers],
+        }
+
+
+_UNITS = {"latency": "ms", INTERVAL: "ms an image", "energy": "µJ", "traffic": "KiB", "size": "KiB"}
+
+
+def explain(
+    problem: JointProblem, *, more: Mapping[str, int] | None = None,
+    layers: Sequence[str] | None = None, time_limit: float | None = None,
+    solver: Solver | None = None,
+) -> JointExplanation:  # fmt: skip
+    """Explain the optimum of a feasible problem.
+
+    ``more`` gives, per metric, what "one more unit" of its limit is, in the tables' units; a
+    hundredth of the limit where not given (one for resources). ``layers`` restricts the layers
+    explained. ``time_limit`` (seconds) is for everything. Raises InputError when there is no
+    optimum to explain, or for unknown layers and rewards.
+    """
+    from codesign.solvers.exact import Exact
+
+    if problem.reward is not None:
+        raise InputError(
+            "a reward is not explained: ask for the least loss under its latency instead"
+        )
+    names = [layer.name for layer in problem.tables.workload.layers]
+    unknown = sorted(set(layers or ()) - set(names))
+    if unknown:
+        raise InputError(f"explain: unknown layer {unknown[0]!r} (known: {', '.join(names[:8])} …)")
+    work = _Solver(solver or Exact(), Deadline.after(time_limit))
+    status, best, result = work.solve(problem)
+    if status is not Status.OPTIMAL or best is None:
+        raise InputError(f"nothing to explain: the problem's status is {status}")
+    return JointExplanation(
+        problem.objective,
+        _amount(problem, best),
+        _UNITS.get(problem.objective, ""),
+        tuple(
+            _worth(problem, work, limit, best, result, more or {})
+            for limit in asked_limits(problem)
+        ),
+        tuple(
+            _layer(problem, work, names.index(choice.name), choice.format, best)
+            for choice in result.layers
+            if layers is None or choice.name in layers
+        ),
+    )
+
+
+def _amount(problem: JointProblem, value: int) -> float:
+    """An objective's value, or a difference of two, in its unit."""
+    metric = "latency" if problem.objective == INTERVAL else problem.objective
+    return problem.shown(metric, value)
+
+
+def _worth(
+    problem: JointProblem, work: _Solver, limit: Asked, best: int, result: JointResult,
+    more: Mapping[str, int],
+) -> LimitWorth:  # fmt: skip
+    total = result.interval if limit.metric == INTERVAL else result.totals[limit.metric]
+    usual = 1 if limit.resource else max(1, limit.value // _PER_CENT)
+    step = more.get(limit.metric, usual)
+    moved = limit.value + (step if limit.side == "max" else -step)
+
+    def gain(asked: JointProblem) -> int | None:
+        status, value, _ = work.solve(asked)
+        return best - value if status is Status.OPTIMAL and value is not None else None
+
+    without = gain(relaxed(problem, limit, None))
+    of_more: int | None = 0 if without == 0 else None
+    following = at_next = None
+    if without:
+        of_more = gain(relaxed(problem, limit, max(0, moved)))
+        better = dict(relaxed(problem, limit, None).limits)
+        better[problem.objective] = min(best - 1, better.get(problem.objective, best - 1))
+        try:
+            _, following = work.nearest(replace(problem, limits=_with(problem, limit, better)),
+                                             limit)  # fmt: skip
+        except InfeasibleError:
+            following = None
+        if following is not None:
+            at_next = gain(relaxed(problem, limit, following))
+    shown = problem.shown(limit.metric, limit.value)
+    return LimitWorth(
+        limit=_text(problem, limit),
+        total=problem.shown(limit.metric, total),
+        binds=None if without is None else without > 0,
+        gain_without=None if without is None else _amount(problem, without),
+        more=abs(problem.shown(limit.metric, max(0, moved)) - shown),
+        gain_of_more=None if of_more is None else _amount(problem, of_more),
+        next_limit=None if following is None else problem.shown(limit.metric, following),
+        gain_at_next=None if at_next is None else _amount(problem, at_next),
+    )
+
+
+def _with(problem: JointProblem, limit: Asked, better: Mapping[str, int]) -> dict[str, int]:
+    """Limits of a problem with the limit itself still there, for ``nearest`` to leave out."""
+    table = dict(better)
+    if not limit.resource and limit.side == "max":
+        table[limit.metric] = limit.value
+    return table
+
+
+def _layer(
+    problem: JointProblem, work: _Solver, place: int, format: str, best: int
+) -> LayerWorth:  # fmt: skip
+    status, value, result = work.solve(problem.without(place, format))
+    name = problem.tables.workload.layers[place].name
+    if status is Status.INFEASIBLE:
+        return LayerWorth(name, format, None, None)
+    if status is not Status.OPTIMAL or value is None:
+        return LayerWorth(name, format, None, None, complete=False)
+    following = result.formats.get(name, "left out")
+    return LayerWorth(name, format, following, _amount(problem, value - best))

@@ -109,6 +109,11 @@ class Row:
     sign: int
     bound: int
 
+    @property
+    def bounded(self) -> bool:
+        """Whether lower bounds of the metric can show that the limit is broken."""
+        return self.sign > 0 or self.metric in CHOICE
+
 
 @dataclass(frozen=True, eq=False)
 class JointProblem:

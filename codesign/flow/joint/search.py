@@ -113,7 +113,7 @@ class Search:
             problem.store.bounds = fresh, self.tables.price(fresh)
         bounds, priced = problem.store.bounds
         metrics = self._metrics(priced, self._least_use(bounds))
-        lower, open_pairs = self._lower(metrics, np.arange(len(bounds)))
+        lower, open_pairs = self._lower(metrics, np.arange(len(bounds)), exact=False)
         lower[~open_pairs] = np.inf
         self.members = _members(bounds.pair, len(bounds))
         self._recall(bounds)
@@ -144,7 +144,7 @@ class Search:
             if len(self.learned) > before:
                 rest = np.flatnonzero(np.isfinite(lower))
                 if len(rest):
-                    raised = self._raise(metrics, rest, self.learned[before:])
+                    raised = self._raise(metrics, rest, self.learned[before:], exact=False)
                     lower[rest] = np.maximum(lower[rest], raised)
             batch += 1
         if self.best is not None:
@@ -179,10 +179,15 @@ class Search:
         found["runs"] = runs & self.allowed
         return found
 
-    def _lower(self, metrics: Mapping[str, Array], places: Array) -> tuple[FloatArray, Any]:
-        """Bounds under all multipliers, and which rows can meet every limit by itself."""
+    def _lower(
+        self, metrics: Mapping[str, Array], places: Array, exact: bool = True
+    ) -> tuple[FloatArray, Any]:  # fmt: skip
+        """Bounds under all multipliers, and which rows can meet every limit by itself. Metrics that
+        are bounds themselves (not ``exact``) say nothing of limits that ask for a least value."""
         alive = np.logical_or.reduceat(metrics["runs"], self.offsets[:-1], axis=1).all(axis=1)
         for row in self.rows:
+            if not exact and not row.bounded:
+                continue
             values = np.broadcast_to(row.sign * metrics[row.metric], metrics["runs"].shape)
             values = np.where(metrics["runs"], values, values.max())
             least = np.minimum.reduceat(values, self.offsets[:-1], axis=1).sum(axis=1)
@@ -190,18 +195,22 @@ class Search:
         lower = np.full(len(places), -np.inf)
         rows = np.flatnonzero(alive)
         if len(rows):
-            lower[rows] = self._raise(metrics, rows, [*self.multipliers, *self.learned])
+            known = [*self.multipliers, *self.learned]
+            lower[rows] = self._raise(metrics, rows, known, exact)
         return lower, alive
 
     def _raise(
-        self, metrics: Mapping[str, Array], rows: Array, multipliers: Sequence[FloatArray]
-    ) -> FloatArray:
+        self, metrics: Mapping[str, Array], rows: Array, multipliers: Sequence[FloatArray],
+        exact: bool = True,
+    ) -> FloatArray:  # fmt: skip
         parts = [metrics[name].astype(np.float64) for name in self.parts]
         weights = [row.sign * metrics[row.metric].astype(np.float64) for row in self.rows]
         limits = np.array([float(row.sign * row.bound) for row in self.rows])
+        taken = np.array([exact or row.bounded for row in self.rows], dtype=np.float64)
+        count = len(parts)
         found = []
-        for u in multipliers:
-            count = len(parts)
+        for known in multipliers:
+            u = np.concatenate([known[:count], known[count:] * taken])
             cost = sum((w * part for w, part in zip(u[:count], parts)), np.zeros(1))
             cost = np.where(metrics["runs"], cost, np.inf)
             found.append(bounds_of_all(self.offsets, cost, weights, limits, u[count:], rows))
