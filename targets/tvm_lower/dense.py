@@ -164,10 +164,15 @@ def _ravel(index: Index, shape: Sequence[int]) -> Expr:
     return flat
 
 
+def make_product(kernel: Kernel, node: Node) -> Product:
+    """The product that a conv2d, linear or matmul node computes."""
+    makers = {"conv2d": conv2d_product, "linear": linear_product, "matmul": matmul_product}
+    return makers[node.op.name](kernel, node)
+
+
 def make_dense(kernel: Kernel, node: Node, machine: Machine) -> Anchor:
     """Stages of a conv2d, linear or matmul node."""
-    makers = {"conv2d": conv2d_product, "linear": linear_product, "matmul": matmul_product}
-    product = makers[node.op.name](kernel, node)
+    product = make_product(kernel, node)
     x_type, result = kernel.type(node.inputs[0]).dtype, node.type.dtype
     weights = kernel.graph.constants.get(node.inputs[1])
     if product.depthwise:
@@ -203,20 +208,7 @@ def _finished(
     correction: npt.NDArray[np.int32] | None = None,
 ) -> Anchor:  # fmt: skip
     """Add bias, residual and activation to the sums."""
-    dtype = storage(node.type.dtype)
-    op = node.op
-    names = dict(zip(op.operand_names(), node.inputs))
-    bias = _bias(kernel, names.get("bias"), correction)
-    residual = kernel.value(names["residual"]) if "residual" in names else None
-    axis = 1 if isinstance(op, ops.Conv2d) else len(node.type.shape) - 1
-    kind, alpha = getattr(op, "activation", "none"), getattr(op, "alpha", 0.0)
-
-    def finish(value: Expr, index: Index) -> Expr:
-        if bias is not None:
-            value = value + bias((index[axis],))
-        if residual is not None:
-            value = value + residual(index)
-        return activate(kind, value, alpha).astype(dtype)
+    finish = make_finish(kernel, node, correction)
 
     def read(index: Index) -> Expr:
         n, h, g, w, o = product.place(index)
@@ -251,6 +243,28 @@ def _finished(
     shape = (n, h, g, w, blocks, lanes) if product.groups_first else (n, h, w, g, blocks, lanes)
     direct = Direct(shape, lambda d: total(*split(d)), index, product.groups_first)
     return Anchor(read, "blocked", macs, finish, direct, lanes, vnni)
+
+
+def make_finish(
+    kernel: Kernel, node: Node, correction: npt.NDArray[np.int32] | None = None
+) -> Callable[[Expr, Index], Expr]:
+    """What turns a sum into the node's result at a logical index: bias, residual, activation."""
+    dtype = storage(node.type.dtype)
+    op = node.op
+    names = dict(zip(op.operand_names(), node.inputs))
+    bias = _bias(kernel, names.get("bias"), correction)
+    residual = kernel.value(names["residual"]) if "residual" in names else None
+    axis = 1 if isinstance(op, ops.Conv2d) else len(node.type.shape) - 1
+    kind, alpha = getattr(op, "activation", "none"), getattr(op, "alpha", 0.0)
+
+    def finish(value: Expr, index: Index) -> Expr:
+        if bias is not None:
+            value = value + bias((index[axis],))
+        if residual is not None:
+            value = value + residual(index)
+        return activate(kind, value, alpha).astype(dtype)
+
+    return finish
 
 
 def _bias(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,10 +90,14 @@ class Kernel:
                 return lambda index: scalar
             return reader(self.array(array, name), identity(array.ndim))
         perm = self.layouts[name]
-        tensor = te.placeholder(physical(kind.shape, perm), dtype, name=_label(name))
         self.arguments.append(name)
+        return reader(self._placeholder(physical(kind.shape, perm), dtype, name), perm)
+
+    def _placeholder(self, shape: tuple[int, ...], dtype: str, name: str) -> Any:
+        """An argument of the kernel; calling it with an index reads an element."""
+        tensor = te.placeholder(shape, dtype, name=_label(name))
         self.placeholders.append(tensor)
-        return reader(tensor, perm)
+        return tensor
 
     def innermost(self, name: str) -> int:
         """The logical axis whose neighbours are neighbours in memory; -1 for the last."""
@@ -102,10 +107,8 @@ class Kernel:
 
     def array(self, array: npt.NDArray[Any], name: str) -> Any:
         """A constant array as a tensor."""
-        tensor = te.placeholder(array.shape, str(array.dtype), name=_label(name))
         self.arguments.append(np.ascontiguousarray(array))
-        self.placeholders.append(tensor)
-        return tensor
+        return self._placeholder(array.shape, str(array.dtype), name)
 
     def scale(self, name: str) -> Reader:
         """Reads a scale, always from memory.
@@ -125,6 +128,34 @@ class Kernel:
     def node(self, name: str) -> Node:
         """A node of the graph."""
         return self.graph.nodes[name]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """An argument or a local array of a kernel that is written as loops and buffer accesses."""
+
+    buffer: Any
+
+    def __call__(self, *index: Expr) -> Expr:
+        return tirx.BufferLoad(self.buffer, list(index))
+
+
+class BufferKernel(Kernel):
+    """A kernel for the templates, which write loops and buffer accesses: its placeholders are
+    arguments of the function under construction."""
+
+    @cached_property
+    def buffers(self) -> dict[str, Any]:
+        """Buffers of the arguments so far, by the name of the value."""
+        return {}
+
+    def _placeholder(self, shape: tuple[int, ...], dtype: str, name: str) -> Any:
+        from tvm.script.ir_builder import tirx as build
+
+        memory = Memory(build.arg(_label(name), build.buffer(shape, dtype)))
+        self.placeholders.append(memory)
+        self.buffers[name] = memory.buffer
+        return memory
 
 
 def _label(name: str) -> str:

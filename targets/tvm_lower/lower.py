@@ -27,6 +27,8 @@ from codesign.targets.tvm_lower.kernel import (
 from codesign.targets.tvm_lower.machine import Machine
 from codesign.targets.tvm_lower.others import ANCHORS
 from codesign.targets.tvm_lower.schedule import schedule
+from codesign.targets.tvm_lower.templates.make import write_kernel
+from codesign.targets.tvm_lower.templates.workload import find_workload
 
 _IMAGES = frozenset({"conv2d", "pool2d", "resize"})
 """Operators that like their images channels-last."""
@@ -94,11 +96,26 @@ class _Lowering:
                 self.values[source], self._memory(head.name), self._memory(source)
             )
             return
+        if self._template(group):
+            return
         kernel = Kernel(self.graph, self.layouts)
         written = self._write(kernel, group)
         function = te.create_prim_func([*kernel.placeholders, written.out])
         function = schedule(function, written.anchor, self.machine)
-        self._call(group.tail, kernel, function, written)
+        shape = tuple(int(n) for n in written.out.shape)
+        self._call(group.tail, kernel, function, shape, written.perm)
+
+    def _template(self, group: Group) -> bool:
+        """Write the kernel with a template; False if there is none for it."""
+        workload = find_workload(self.graph, group)
+        if workload is None:
+            return False
+        found = write_kernel(self.graph, self.layouts, group, workload, self.machine, self._chain)
+        if found is None:
+            return False
+        shape = physical(self.graph.type(group.tail).shape, found.perm)
+        self._call(group.tail, found.kernel, found.function, shape, found.perm)
+        return True
 
     def _is_view(self, node: Node) -> bool:
         """Whether a reshape leaves the elements where they are in memory."""
@@ -169,20 +186,21 @@ class _Lowering:
     def _feeds_image(self, node: Node) -> bool:
         return any(self.graph.nodes[r].op.name in _IMAGES for r in self.graph.users[node.name])
 
-    def _call(self, name: str, kernel: Kernel, function: Any, written: _Written) -> None:
+    def _call(
+        self, name: str, kernel: Kernel, function: Any, shape: tuple[int, ...], perm: Perm
+    ) -> None:
         kind = self.graph.type(name)
         arguments = [
             self.values[a] if isinstance(a, str) else relax.const(a, str(a.dtype))
             for a in kernel.arguments
         ]
-        shape = tuple(int(n) for n in written.out.shape)
         label = f"k_{name.replace('.', '_')}"
         function = function.with_attr("global_symbol", label)
         symbol = self.builder.add_func(function, label)
         info = relax.TensorType(shape, storage(kind.dtype))
         value = self.builder.emit(relax.call_tir(symbol, arguments, info))
-        self.layouts[name] = written.perm
-        self.values[name] = self._reshaped(value, physical(kind.shape, written.perm), shape)
+        self.layouts[name] = perm
+        self.values[name] = self._reshaped(value, physical(kind.shape, perm), shape)
 
     def _output(self, name: str) -> Any:
         kind = self.graph.type(name)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a kernel's workload to its TensorIR function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as build
+
+from codesign.ir.graph import Graph
+from codesign.targets.tvm_lower.dense import make_finish, make_product
+from codesign.targets.tvm_lower.groups import Group
+from codesign.targets.tvm_lower.isa import instruction_set
+from codesign.targets.tvm_lower.kernel import (
+    NHWC,
+    BufferKernel,
+    Expr,
+    Index,
+    Kernel,
+    Perm,
+    Reader,
+    identity,
+    storage,
+)
+from codesign.targets.tvm_lower.machine import Machine
+from codesign.targets.tvm_lower.templates.choose import default_tile, dots_for
+from codesign.targets.tvm_lower.templates.direct import direct
+from codesign.targets.tvm_lower.templates.request import Finish, Request, correction
+from codesign.targets.tvm_lower.templates.workload import Workload
+from codesign.targets.tvm_lower.tiles import DirectTile
+
+Chain = Callable[[Kernel, Group, dict[str, Reader]], Reader]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A kernel that a template wrote."""
+
+    kernel: BufferKernel
+    function: Any
+    perm: Perm
+
+
+def write_kernel(
+    graph: Graph, layouts: Mapping[str, Perm], group: Group, workload: Workload,
+    machine: Machine, chain: Chain,
+) -> Written | None:  # fmt: skip
+    """The kernel of ``group``, or None if the instruction set has no exact dot for it."""
+    isa = instruction_set(machine.isa)
+    head, tail = graph.nodes[group.head], graph.nodes[group.tail]
+    weights = graph.constants[head.inputs[1]]
+    dots = dots_for(workload, isa, weights)
+    tile = default_tile(workload, isa, dots, machine.threads)
+    if tile is None:
+        return None
+    if weights.ndim == 2:
+        weights = weights[:, :, None, None]
+    perm = NHWC if head.op.name == "conv2d" else identity(tail.type.rank)
+    kernel = BufferKernel(graph, layouts)
+    with IRBuilder() as builder:
+        with build.prim_func(is_private=False):
+            build.func_name("main")
+
+            def finish(offset: int) -> Finish:
+                last = make_finish(kernel, head, correction(weights, offset))
+                sums: list[Expr] = []
+                read = chain(kernel, group, {head.name: lambda index: last(sums[-1], index)})
+
+                def value(total: Expr, index: Index) -> Expr:
+                    sums.append(total)
+                    return read(index)
+
+                return value
+
+            product = make_product(kernel, head)
+            last = kernel.innermost(head.inputs[0]) == (1 if head.op.name == "conv2d" else -1)
+            request = Request(
+                kernel, product, weights, workload.data, finish,
+                tail.type.shape, perm, storage(tail.type.dtype),
+                kernel.buffers.get(head.inputs[0]) if last else None,
+            )  # fmt: skip
+            assert isinstance(tile, DirectTile)
+            direct(request, dots[tile.dot], tile)
+        function = builder.get()
+    return Written(kernel, function, perm)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing TensorIR as loops and vector accesses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as build
+
+from codesign.targets.tvm_lower.kernel import Expr, const
+
+
+@contextmanager
+def loop(extent: int, kind: str = "serial") -> Iterator[Expr]:
+    """A loop over 0 .. extent - 1 (serial, parallel, vectorized, unroll); its variable."""
+    if extent == 1:
+        yield const(0, "int32")
+        return
+    with getattr(build, kind)(0, extent) as variable:
+        yield variable
+
+
+@contextmanager
+def when(condition: Expr) -> Iterator[None]:
+    """Statements that run only if ``condition`` holds."""
+    with build.If(condition), build.Then():
+        yield
+
+
+def either(
+    index: Expr, whole: int, many: Callable[[], None], last: Callable[[], None]
+) -> None:
+    """``many`` for ``index`` below ``whole``, ``last`` for ``index == whole``."""
+    if whole == 0:
+        last()
+        return
+    with build.If(index < whole):
+        with build.Then():
+            many()
+        with build.Else():
+            last()
+
+
+def array(size: int, dtype: str) -> Any:
+    """A local array of ``size`` elements; small ones become registers or stack."""
+    return build.alloc_buffer((size,), dtype, scope="global")
+
+
+def load(buffer: Any, start: Expr, lanes: int) -> Expr:
+    """``lanes`` neighbouring elements of a one-dimensional buffer."""
+    if lanes == 1:
+        return tirx.BufferLoad(buffer, [start])
+    return tirx.BufferLoad(buffer, [tirx.Ramp(start, 1, lanes)])
+
+
+def store(buffer: Any, start: Expr, value: Expr, lanes: int) -> None:
+    """Write ``lanes`` neighbouring elements."""
+    build.buffer_store(buffer, value, [tirx.Ramp(start, 1, lanes) if lanes > 1 else start])
+
+
+def zeros(dtype: str, lanes: int) -> Expr:
+    """A vector of zeros."""
+    return tirx.Broadcast(const(0, dtype), lanes)
+
+
+def flat(buffer: Any) -> Any:
+    """``buffer`` as one dimension."""
+    size = 1
+    for extent in buffer.shape:
+        size *= int(extent)
+    return build.decl_buffer((size,), buffer.dtype, data=buffer.data)
