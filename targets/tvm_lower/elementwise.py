@@ -113,15 +113,54 @@ def _requantize(kernel: Kernel, node: Node, inner: dict[str, Reader]) -> Reader:
     assert isinstance(op, ops.Requantize)
     x = group_reader(kernel, node.inputs[0], inner)
     m, e = (kernel.value(name) for name in node.inputs[1:])
+    scale = _scaling(kernel, node)
 
     def read(index: Index) -> Expr:
         at = (index[op.axis],) if op.axis >= 0 else ()
-        shift = e(at).astype("int64")
-        half = const(1, "int64") << (shift - const(1, "int64"))
-        product = x(index).astype("int64") * m(at).astype("int64") + half
-        return clamp(product >> shift, op.lo, op.hi).astype(storage(op.dtype))
+        scaled = scale(x(index), m(at), e(at))
+        return clamp(scaled, op.lo, op.hi).astype(storage(op.dtype))
 
     return read
+
+
+def _scaling(kernel: Kernel, node: Node) -> Callable[[Expr, Expr, Expr], Expr]:
+    """(x · m + 2^(e-1)) >> e in the narrowest arithmetic that the constants prove exact.
+
+    Vector units have no 64-bit arithmetic shift and are slow at 64-bit products. Where e lies
+    between 16 and 32 the result fits 32 bits (x does, and m < 2^16), so that it is the low half
+    of a logical shift; small x need no more than 32 bits at all.
+    """
+    shifts = kernel.graph.constants.get(node.inputs[2])
+    multipliers = kernel.graph.constants.get(node.inputs[1])
+    dtype = kernel.type(node.inputs[0]).dtype
+    if shifts is not None and multipliers is not None and shifts.size:
+        least, most = int(shifts.min()), int(shifts.max())
+        limit = max(-dtype.min, dtype.max) * int(np.abs(multipliers).max(initial=0))
+        if least >= 1 and most <= 30 and limit + 2 ** (most - 1) < 2**31:
+            return _scale_32
+        if least >= 16 and most <= 32 and dtype.bits <= 32 and limit < 2**47:
+            return _scale_low
+    return _scale_64
+
+
+def _scale_32(x: Expr, m: Expr, e: Expr) -> Expr:
+    half = const(1, "int32") << (e.astype("int32") - const(1, "int32"))
+    return (x.astype("int32") * m.astype("int32") + half) >> e.astype("int32")
+
+
+def _scale_low(x: Expr, m: Expr, e: Expr) -> Expr:
+    shift = e.astype("int64")
+    half = const(1, "int64") << (shift - const(1, "int64"))
+    product = x.astype("int64") * m.astype("int64") + half
+    # Reinterpreted: of a cast from unsigned the compiler would conclude that it is not negative.
+    low = (tirx.reinterpret("uint64", product) >> shift.astype("uint64")).astype("uint32")
+    return tirx.reinterpret("int32", low)
+
+
+def _scale_64(x: Expr, m: Expr, e: Expr) -> Expr:
+    shift = e.astype("int64")
+    half = const(1, "int64") << (shift - const(1, "int64"))
+    return (x.astype("int64") * m.astype("int64") + half) >> shift
 
 
 def _clip(kernel: Kernel, node: Node, inner: dict[str, Reader]) -> Reader:

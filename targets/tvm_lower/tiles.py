@@ -49,6 +49,8 @@ class WinogradTile(Tile):
     vectors: int
     rows: int = 1
     """Rows of 2x2 tiles transformed together; they share the weights that are read."""
+    channels_outer: bool = False
+    """Whether the whole image is transformed first, and threads share the output channels."""
     parallel: bool = True
 
 

@@ -69,7 +69,9 @@ def _bytes(data: Range, weights: Range) -> Dot | None:
 
 def _dots(data: Range, weights: Range) -> tuple[Dot, ...]:
     narrow = _bytes(data, weights)
-    found = [WORDS] if narrow is None else [narrow, WORDS]
+    found = [narrow] if narrow is not None else []
+    if max(data.limit, weights.limit) <= _S16:
+        found.append(WORDS)
     return tuple(sorted(found, key=lambda dot: dot.cost))
 
 

@@ -3,22 +3,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
 from codesign.targets.tvm_lower.isa.base import Dot, InstructionSet
 from codesign.targets.tvm_lower.templates.request import data_range, weight_range
+from codesign.targets.tvm_lower.templates.winograd import winograd_dots
 from codesign.targets.tvm_lower.templates.workload import Workload
-from codesign.targets.tvm_lower.tiles import DirectTile, Tile
+from codesign.targets.tvm_lower.tiles import DirectTile, Tile, WinogradTile
+
+@dataclass(frozen=True)
+class Dots:
+    """The exact dot products of a workload, by template."""
+
+    direct: tuple[Dot, ...]
+    winograd: tuple[Dot, ...]
+
 
 SERIAL_MACS = 1 << 17
 """Below this, starting threads costs more than it saves."""
 
 
-def default_tile(workload: Workload, isa: InstructionSet, dots: tuple[Dot, ...],
-                 threads: int) -> Tile | None:  # fmt: skip
+def default_tile(
+    workload: Workload, isa: InstructionSet, dots: Dots, threads: int
+) -> Tile | None:
     """The tile by fixed rules; None for the compiler's own schedule."""
-    if not dots or workload.depthwise:
+    if dots.winograd and workload.channels % dots.winograd[0].lanes == 0:
+        cheap = dots.direct[0].cost if dots.direct else 4.0
+        if 2.25 * cheap > 1.25:
+            return _winograd_tile(workload, isa, dots.winograd[0], threads)
+    if not dots.direct or workload.depthwise:
         return None
     pixels = workload.out_width * (workload.out_height * workload.n if workload.flat else 1)
-    dot = dots[0]
+    dot = dots.direct[0]
     blocks = -(-workload.channels // dot.lanes)
     columns, vectors = best_shape(isa, dot, pixels, blocks)
     parallel = threads > 1 and workload.macs >= SERIAL_MACS
@@ -41,6 +60,20 @@ def best_shape(isa: InstructionSet, dot: Dot, pixels: int, blocks: int) -> tuple
     return min(shapes, key=cost)
 
 
-def dots_for(workload: Workload, isa: InstructionSet, weights: object) -> tuple[Dot, ...]:
+def _winograd_tile(
+    workload: Workload, isa: InstructionSet, dot: Dot, threads: int
+) -> WinogradTile:
+    tall, wide = -(-workload.out_height // 2), -(-workload.out_width // 2)
+    outer = tall * workload.n < 8
+    rows = 1 if outer else next(r for r in (4, 2, 1) if tall % r == 0 and r * wide <= 32 or r == 1)
+    tiles = (workload.n * tall if outer else rows) * wide
+    blocks = -(-workload.channels // dot.lanes)
+    count, vectors = best_shape(isa, dot, tiles, blocks)
+    parallel = threads > 1 and workload.macs >= SERIAL_MACS
+    return WinogradTile(count, vectors, rows, outer, parallel)
+
+
+def dots_for(workload: Workload, isa: InstructionSet, weights: npt.NDArray[Any]) -> Dots:
     """The exact dot products for a workload."""
-    return isa.dots(data_range(workload.data), weight_range(weights, workload.weight))  # type: ignore[arg-type]
+    inputs, ranged = data_range(workload.data), weight_range(weights, workload.weight)
+    return Dots(isa.dots(inputs, ranged), winograd_dots(workload, isa, weights))

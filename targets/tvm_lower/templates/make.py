@@ -29,8 +29,9 @@ from codesign.targets.tvm_lower.machine import Machine
 from codesign.targets.tvm_lower.templates.choose import default_tile, dots_for
 from codesign.targets.tvm_lower.templates.direct import direct
 from codesign.targets.tvm_lower.templates.request import Finish, Request, correction
+from codesign.targets.tvm_lower.templates.winograd import winograd
 from codesign.targets.tvm_lower.templates.workload import Workload
-from codesign.targets.tvm_lower.tiles import DirectTile
+from codesign.targets.tvm_lower.tiles import DirectTile, WinogradTile
 
 Chain = Callable[[Kernel, Group, dict[str, Reader]], Reader]
 
@@ -52,12 +53,12 @@ def write_kernel(
     isa = instruction_set(machine.isa)
     head, tail = graph.nodes[group.head], graph.nodes[group.tail]
     weights = graph.constants[head.inputs[1]]
+    if weights.ndim == 2:
+        weights = weights[:, :, None, None]
     dots = dots_for(workload, isa, weights)
     tile = default_tile(workload, isa, dots, machine.threads)
     if tile is None:
         return None
-    if weights.ndim == 2:
-        weights = weights[:, :, None, None]
     perm = NHWC if head.op.name == "conv2d" else identity(tail.type.rank)
     kernel = BufferKernel(graph, layouts)
     with IRBuilder() as builder:
@@ -82,7 +83,10 @@ def write_kernel(
                 tail.type.shape, perm, storage(tail.type.dtype),
                 kernel.buffers.get(head.inputs[0]) if last else None,
             )  # fmt: skip
-            assert isinstance(tile, DirectTile)
-            direct(request, dots[tile.dot], tile)
+            if isinstance(tile, WinogradTile):
+                winograd(request, dots.winograd[0], tile)
+            else:
+                assert isinstance(tile, DirectTile)
+                direct(request, dots.direct[tile.dot], tile)
         function = builder.get()
     return Written(kernel, function, perm)
