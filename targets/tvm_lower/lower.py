@@ -165,7 +165,7 @@ class _Lowering:
     def _chain(self, kernel: Kernel, group: Group, inner: dict[str, Reader]) -> Reader:
         for name in group.members:
             node = self.graph.nodes[name]
-            if node.op.name in ELEMENTWISE:
+            if node.op.name in ELEMENTWISE and name not in inner:
                 inner[name] = make_elementwise(kernel, node, inner)
         return inner[group.tail]
 

@@ -60,7 +60,11 @@ class DepthwiseTile(Tile):
 
     template: ClassVar[str] = "depthwise"
     columns: int
+    """Output columns whose sums are kept in registers."""
     vectors: int
+    """Vectors of channels of a block."""
+    rows: int = 4
+    """Output rows of a chunk."""
     parallel: bool = True
 
 

@@ -33,6 +33,11 @@ def _pairs(data: Expr, weights: Expr) -> Expr:
     return _call("int32x8", "llvm.x86.avx2.pmadd.wd", _spread(data, "int16x16"), weights)
 
 
+def _each(data: Expr, weights: Expr) -> Expr:
+    pairs = tirx.reinterpret("int16x16", data)
+    return _call("int32x8", "llvm.x86.avx2.pmadd.wd", pairs, weights)
+
+
 def _quads(data: Expr, weights: Expr) -> Expr:
     return _call("int16x16", "llvm.x86.avx2.pmadd.ub.sw", _spread(data, "uint8x32"), weights)
 
@@ -45,6 +50,7 @@ def _widen(total: Expr, narrow: Expr) -> Expr:
 WORDS = Dot(
     "vpmaddwd", _LANES, 2, "int16", "int16",
     first=_pairs, add=lambda total, data, weights: total + _pairs(data, weights),
+    each=_each,
 )  # fmt: skip
 """Any operands of 16 bits."""
 
@@ -75,4 +81,4 @@ def _dots(data: Range, weights: Range) -> tuple[Dot, ...]:
     return tuple(sorted(found, key=lambda dot: dot.cost))
 
 
-SET = InstructionSet("avx2", vector_bits=256, registers=16, dots=_dots)
+SET = InstructionSet("avx2", vector_bits=256, registers=16, dots=_dots, pairs=True)

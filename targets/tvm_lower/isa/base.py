@@ -54,6 +54,9 @@ class Dot:
     """(int32 accumulator, narrow accumulator) → their sum per lane; None without ``narrow``."""
     offset: int = 0
     """Added to every input so that it fits ``data``; the template corrects the bias."""
+    each: Callable[[Expr, Expr], Expr] | None = None
+    """(int32 lanes that hold two int16 inputs each, int16 weights of the same layout) → int32
+    sums of the two products a lane: what depthwise convolution needs. None if there is none."""
     cost: float = 1.0
     """Relative time of one multiply-accumulate, to choose among the dots that are exact."""
 
@@ -74,6 +77,9 @@ class InstructionSet:
     dots: Callable[[Range, Range], tuple[Dot, ...]]
     """(inputs, weights) → the dot products that are exact for these ranges, best first. Empty
     where there is none: the template then multiplies in int32 as the compiler likes."""
+
+    pairs: bool = False
+    """Whether even 32-bit lanes are multiplied to 64 bits quickly (x86); requantisation uses it."""
 
     @property
     def lanes(self) -> int:

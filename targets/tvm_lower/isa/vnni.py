@@ -28,11 +28,31 @@ def _first(data: Expr, weights: Expr) -> Expr:
     return _add(tirx.Broadcast(const(0, "int32"), _LANES), data, weights)
 
 
+def _pairs(data: Expr, weights: Expr) -> Expr:
+    word = tirx.Broadcast(tirx.reinterpret("int32", data), _LANES)
+    return _each(word, weights)
+
+
+def _each(data: Expr, weights: Expr) -> Expr:
+    return tirx.call_llvm_pure_intrin(
+        "int32x16", llvm_lookup_intrinsic_id("llvm.x86.avx512.pmaddw.d.512"),
+        tirx.reinterpret("int16x32", data), weights,
+    )  # fmt: skip
+
+
+WORDS = Dot(
+    "vpmaddwd", _LANES, 2, "int16", "int16",
+    first=_pairs, add=lambda total, data, weights: total + _pairs(data, weights),
+    each=_each, cost=2.0,
+)  # fmt: skip
+"""Any operands of 16 bits: for Winograd and depthwise convolution."""
+
+
 def _dots(data: Range, weights: Range) -> tuple[Dot, ...]:
     offset = -data.low if data.low < 0 else 0
     if data.high + offset > 255 or weights.low < -128 or weights.high > 127:
-        return ()
-    return (Dot("vpdpbusd", _LANES, 4, "uint8", "int8", _first, _add, offset=offset),)
+        return (WORDS,) if max(data.limit, weights.limit) <= 32767 else ()
+    return Dot("vpdpbusd", _LANES, 4, "uint8", "int8", _first, _add, offset=offset), WORDS
 
 
-SET = InstructionSet("avx512-vnni", vector_bits=512, registers=32, dots=_dots)
+SET = InstructionSet("avx512-vnni", vector_bits=512, registers=32, dots=_dots, pairs=True)

@@ -12,7 +12,8 @@ from codesign.targets.tvm_lower.isa.base import Dot, InstructionSet
 from codesign.targets.tvm_lower.templates.request import data_range, weight_range
 from codesign.targets.tvm_lower.templates.winograd import winograd_dots
 from codesign.targets.tvm_lower.templates.workload import Workload
-from codesign.targets.tvm_lower.tiles import DirectTile, Tile, WinogradTile
+from codesign.targets.tvm_lower.tiles import DepthwiseTile, DirectTile, Tile, WinogradTile
+
 
 @dataclass(frozen=True)
 class Dots:
@@ -20,6 +21,11 @@ class Dots:
 
     direct: tuple[Dot, ...]
     winograd: tuple[Dot, ...]
+
+    @property
+    def each(self) -> tuple[Dot, ...]:
+        """Those that depthwise convolution can use."""
+        return tuple(dot for dot in self.direct if dot.each is not None)
 
 
 SERIAL_MACS = 1 << 17
@@ -34,7 +40,15 @@ def default_tile(
         cheap = dots.direct[0].cost if dots.direct else 4.0
         if 2.25 * cheap > 1.25:
             return _winograd_tile(workload, isa, dots.winograd[0], threads)
-    if not dots.direct or workload.depthwise:
+    if workload.depthwise:
+        if not dots.each or workload.groups % dots.each[0].lanes:
+            return None
+        blocks = workload.groups // dots.each[0].lanes
+        vectors = next(v for v in (4, 3, 2, 1) if blocks % v == 0)
+        rows = next(r for r in (8, 7, 4, 2, 1) if workload.out_height % r == 0)
+        parallel = threads > 1 and workload.macs >= SERIAL_MACS
+        return DepthwiseTile(min(4, workload.out_width), vectors, rows, parallel)
+    if not dots.direct:
         return None
     pixels = workload.out_width * (workload.out_height * workload.n if workload.flat else 1)
     dot = dots.direct[0]
@@ -54,7 +68,7 @@ def best_shape(isa: InstructionSet, dot: Dot, pixels: int, blocks: int) -> tuple
         return passes * (p * v + 0.5 * (p + v)), -v
 
     shapes = [
-        (p, v) for v in (1, 2, 3, 4) for p in range(1, 15)
+        (p, v) for v in (1, 2) for p in range(1, 15)
         if p * v + v + 1 <= room and v <= blocks and p <= pixels
     ]  # fmt: skip
     return min(shapes, key=cost)
@@ -65,7 +79,8 @@ def _winograd_tile(
 ) -> WinogradTile:
     tall, wide = -(-workload.out_height // 2), -(-workload.out_width // 2)
     outer = tall * workload.n < 8
-    rows = 1 if outer else next(r for r in (4, 2, 1) if tall % r == 0 and r * wide <= 32 or r == 1)
+    most = 1 if outer else max(1, min(4, 32 // wide))
+    rows = next(r for r in range(most, 0, -1) if tall % r == 0)
     tiles = (workload.n * tall if outer else rows) * wide
     blocks = -(-workload.channels // dot.lanes)
     count, vectors = best_shape(isa, dot, tiles, blocks)

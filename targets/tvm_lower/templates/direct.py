@@ -21,7 +21,7 @@ from tvm.script.ir_builder import tirx as build
 from codesign.targets.tvm_lower.isa.base import Dot
 from codesign.targets.tvm_lower.kernel import Expr, const
 from codesign.targets.tvm_lower.templates import write
-from codesign.targets.tvm_lower.templates.request import Finish, Request
+from codesign.targets.tvm_lower.templates.request import Request
 from codesign.targets.tvm_lower.tiles import DirectTile
 
 
@@ -76,14 +76,14 @@ class _Direct:
             and (terms == p.depth or terms == p.kernel[1] * p.depth)
         )
         packed = kernel.array(self._packed(), "weights")
-        finish = self.request.finish(self.dot.offset)
+        self.epilogue = self.request.epilogue(self.dot.offset, self.dot.lanes)
         out = build.arg("out", build.buffer(self.request.out_shape, self.request.dtype))
         self.weights = write.flat(packed.buffer)
         if in_place:
             self.image = write.flat(self.request.source)
         else:
             self.image = self._padded()
-        self._main(finish, out)
+        self._main(out)
 
     def _packed(self) -> npt.NDArray[Any]:
         """Weights [group of vectors, tap, step, vector, lane, term], zeros at the ends."""
@@ -126,14 +126,20 @@ class _Direct:
         def inside(n: Expr, h: Expr, start: Expr) -> None:
             if left:
                 fill(start, left * depth)
-            with write.loop(p.width) as w, write.loop(depth // lanes) as c:
-                with write.loop(lanes, "vectorized") as v:
-                    at = c * lanes + v
-                    value = p.data(n, h, w, const(0, "int32"), at)
-                    if dot.offset:
-                        value = value.astype("int32") + const(dot.offset, "int32")
-                    write.store(image, start + left * depth + w * depth + at,
-                                value.astype(dot.data), 1)
+            def copy(w: Expr, channel: Expr) -> None:
+                value = p.data(n, h, w, const(0, "int32"), channel)
+                if dot.offset:
+                    value = value.astype("int32") + const(dot.offset, "int32")
+                write.store(image, start + left * depth + w * depth + channel,
+                            value.astype(dot.data), 1)
+
+            with write.loop(p.width) as w:
+                if depth <= 4:  # unrolled: the compiler makes a mess of such short loops
+                    for channel in range(depth):
+                        copy(w, const(channel, "int32"))
+                else:
+                    with write.loop(depth // lanes) as c, write.loop(lanes, "vectorized") as v:
+                        copy(w, c * lanes + v)
             if right:
                 fill(start + left * depth + run, right * depth)
 
@@ -150,7 +156,7 @@ class _Direct:
                         fill(start, width * depth)
         return image
 
-    def _main(self, finish: Finish, out: Any) -> None:
+    def _main(self, out: Any) -> None:
         p = self.product
         row = self._row_pixels()
         whole, rest = divmod(row, self.pixels)
@@ -163,7 +169,7 @@ class _Direct:
             """All pixels of outer step ``q``."""
 
             def emit(first: Expr, count: int) -> None:
-                self._tile(finish, out, group, q, first, count, vectors, last)
+                self._tile(out, group, q, first, count, vectors, last)
 
             if not self._flat():
                 with write.loop(whole) as t:
@@ -192,8 +198,7 @@ class _Direct:
                 block(tirx.floordiv(at, outer), tirx.floormod(at, outer))
 
     def _tile(
-        self, finish: Finish, out: Any, group: Expr, q: Expr, first: Expr, count: int,
-        vectors: int, last: bool,
+        self, out: Any, group: Expr, q: Expr, first: Expr, count: int, vectors: int, last: bool,
     ) -> None:  # fmt: skip
         """One register tile: ``count`` pixels from column ``first``, ``vectors`` vectors."""
         p, dot = self.product, self.dot
@@ -216,11 +221,15 @@ class _Direct:
             self._run(sums, data, group * group_elements + tap, count, vectors, for_pixel)
         for b in range(vectors):
             for t in range(count):
-                partial = 0
-                if last and b == vectors - 1:
-                    partial = p.channels % lanes
-                self._finish(finish, out, sums, (t * vectors + b) * lanes, group, b, q,
-                             first + t, partial)
+                at = const((t * vectors + b) * lanes, "int32")
+                value = write.load(sums, at, lanes)
+                value = self.epilogue.vector(value, group * self.vectors + b, lanes)
+                write.store(sums, at, value, lanes)
+        valid = vectors * lanes
+        if last and p.channels % lanes:
+            valid -= lanes - p.channels % lanes
+        for t in range(count):
+            self._finish(out, sums, t * vectors * lanes, group, q, first + t, valid)
 
     def _group_elements(self) -> int:
         """Packed weights of one vector of outputs."""
@@ -282,9 +291,9 @@ class _Direct:
             some(const(whole * chunk, "int32"), rest)
 
     def _finish(
-        self, finish: Finish, out: Any, sums: Any, at: int, group: Expr, b: int, q: Expr,
-        column: Expr, partial: int,
-    ) -> None:  # fmt: skip
+        self, out: Any, sums: Any, start: int, group: Expr, q: Expr, column: Expr, valid: int
+    ) -> None:
+        """Store the first ``valid`` channels of a pixel."""
         p, lanes = self.product, self.dot.lanes
         if self._flat():
             n = tirx.floordiv(column, p.out_height * p.out_width)
@@ -292,12 +301,13 @@ class _Direct:
             w = tirx.floormod(column, p.out_width)
         else:
             n, h, w = tirx.floordiv(q, p.out_height), tirx.floormod(q, p.out_height), column
-        kind = "vectorized" if not partial or partial & (partial - 1) == 0 else "serial"
-        with write.loop(partial or lanes, kind) as v:
-            channel = (group * self.vectors + b) * lanes + v
-            index = p.index((n, h, const(0, "int32"), w, channel))
-            value = finish(tirx.BufferLoad(sums, [at + v]), index)
-            build.buffer_store(out, value, self.request.out_index(index))
+        for first, count in write.powers(valid):
+            channel = group * (self.vectors * lanes) + first
+            self.epilogue.store(
+                out, sums, const(start + first, "int32"), count,
+                lambda v: p.index((n, h, const(0, "int32"), w, channel + v)),  # noqa: B023
+                self.request.out_index,
+            )  # fmt: skip
 
 
 def _once(count: int) -> Any:

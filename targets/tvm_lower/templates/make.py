@@ -27,11 +27,19 @@ from codesign.targets.tvm_lower.kernel import (
 )
 from codesign.targets.tvm_lower.machine import Machine
 from codesign.targets.tvm_lower.templates.choose import default_tile, dots_for
+from codesign.targets.tvm_lower.templates.depthwise import depthwise
 from codesign.targets.tvm_lower.templates.direct import direct
-from codesign.targets.tvm_lower.templates.request import Finish, Request, correction
+from codesign.targets.tvm_lower.templates.epilogue import (
+    Epilogue,
+    constant_bias,
+    fused_requantize,
+    scaled_reader,
+    scaling_tables,
+)
+from codesign.targets.tvm_lower.templates.request import Request, correction
 from codesign.targets.tvm_lower.templates.winograd import winograd
 from codesign.targets.tvm_lower.templates.workload import Workload
-from codesign.targets.tvm_lower.tiles import DirectTile, WinogradTile
+from codesign.targets.tvm_lower.tiles import DepthwiseTile, DirectTile, WinogradTile
 
 Chain = Callable[[Kernel, Group, dict[str, Reader]], Reader]
 
@@ -65,28 +73,45 @@ def write_kernel(
         with build.prim_func(is_private=False):
             build.func_name("main")
 
-            def finish(offset: int) -> Finish:
-                last = make_finish(kernel, head, correction(weights, offset))
-                sums: list[Expr] = []
-                read = chain(kernel, group, {head.name: lambda index: last(sums[-1], index)})
+            def epilogue(offset: int, lanes: int) -> Epilogue:
+                fix = correction(weights, offset)
+                values: list[Expr] = []
+                requantize = fused_requantize(graph, group) if isa.pairs else None
+                bias = constant_bias(kernel, head, fix, weights.shape[0])
+                tables = None
+                if requantize is not None and bias is not None:
+                    m, e = (graph.constants[v] for v in requantize.inputs[1:])
+                    found = scaling_tables(m, e, bias, lanes).reshape(-1)
+                    tables = kernel.array(found, "scaling").buffer
+                    done = {head.name: _never, requantize.name: scaled_reader(requantize, values)}
+                else:
+                    last = make_finish(kernel, head, fix)
+                    done = {head.name: lambda index: last(values[-1], index)}
+                read = chain(kernel, group, done)
 
-                def value(total: Expr, index: Index) -> Expr:
-                    sums.append(total)
+                def finish(total: Expr, index: Index) -> Expr:
+                    values.append(total)
                     return read(index)
 
-                return value
+                return Epilogue(finish, tables)
 
             product = make_product(kernel, head)
             last = kernel.innermost(head.inputs[0]) == (1 if head.op.name == "conv2d" else -1)
             request = Request(
-                kernel, product, weights, workload.data, finish,
+                kernel, product, weights, workload.data, epilogue,
                 tail.type.shape, perm, storage(tail.type.dtype),
                 kernel.buffers.get(head.inputs[0]) if last else None,
             )  # fmt: skip
             if isinstance(tile, WinogradTile):
                 winograd(request, dots.winograd[0], tile)
+            elif isinstance(tile, DepthwiseTile):
+                depthwise(request, dots.each[0], tile)
             else:
                 assert isinstance(tile, DirectTile)
                 direct(request, dots.direct[tile.dot], tile)
         function = builder.get()
     return Written(kernel, function, perm)
+
+
+def _never(index: Index) -> Expr:
+    raise AssertionError("the sum is scaled before anything reads it")

@@ -14,8 +14,7 @@ from codesign.ir.types import DType
 from codesign.targets.tvm_lower.dense import Product
 from codesign.targets.tvm_lower.isa.base import Dot, Range
 from codesign.targets.tvm_lower.kernel import BufferKernel, Expr, Index, Perm, physical
-
-Finish = Callable[[Expr, Index], Expr]
+from codesign.targets.tvm_lower.templates.epilogue import Epilogue
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class Request:
     """[outputs, inputs of a group, kh, kw], integers."""
     data: DType
     """Type of the input."""
-    finish: Callable[[int], Finish]
-    """From the offset that was added to every input, the function that turns a sum at a logical
-    index into the kernel's result."""
+    epilogue: Callable[[int, int], Epilogue]
+    """From the offset that was added to every input and the lanes of a vector of sums, what turns
+    sums into the kernel's results."""
     shape: tuple[int, ...]
     """Logical shape of the result."""
     perm: Perm

@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as build
 from codesign.targets.tvm_lower.isa.base import Dot, InstructionSet, Range
 from codesign.targets.tvm_lower.kernel import Expr, const
 from codesign.targets.tvm_lower.templates import write
-from codesign.targets.tvm_lower.templates.request import Finish, Request, data_range
+from codesign.targets.tvm_lower.templates.request import Request, data_range
 from codesign.targets.tvm_lower.templates.workload import Workload
 from codesign.targets.tvm_lower.tiles import WinogradTile
 
@@ -86,9 +86,9 @@ class _Winograd:
         """Output channels of a group."""
 
     def write(self) -> None:
-        kernel = self.request.kernel
+        kernel, dot = self.request.kernel, self.dot
         packed = kernel.array(self._packed(), "weights")
-        finish = self.request.finish(0)
+        self.epilogue = self.request.epilogue(0, dot.lanes)
         self.out = build.arg("out", build.buffer(self.request.out_shape, self.request.dtype))
         self.weights = packed.buffer
         depth = self.product.depth
@@ -98,14 +98,14 @@ class _Winograd:
                 moved = write.array(POSITIONS * tiles * depth, "int16")
                 self._transform(moved, chunk, const(0, "int32"), tiles)
                 with write.loop(self.groups) as group:
-                    self._group(moved, group, tiles, finish, chunk * tiles)
+                    self._group(moved, group, tiles, chunk * tiles)
             return
         tiles = self.chunks * self.rows * self.wide
         moved = write.array(POSITIONS * tiles * depth, "int16")
         with write.loop(self.chunks, self.parallel) as chunk:
             self._transform(moved, chunk, chunk * (self.rows * self.wide), tiles)
         with write.loop(self.groups, self.parallel) as group:
-            self._group(moved, group, tiles, finish, const(0, "int32"))
+            self._group(moved, group, tiles, const(0, "int32"))
 
     def _packed(self) -> npt.NDArray[Any]:
         """Transformed weights [group, position, step, vector, lane, term]."""
@@ -136,11 +136,11 @@ class _Winograd:
                     self._row(image, start, n, h, width)
                 with build.Else():
                     self._zeros(image, start, width * depth)
-        with write.loop(self.rows) as ty, write.loop(self.wide) as tx:
-            with write.loop(depth // LANES) as c:
-                source = (ty * 2 * width + tx * 2) * depth + c * LANES
-                target = (first + ty * self.wide + tx) * depth + c * LANES
-                self._one(image, source, width * depth, moved, target, tiles * depth)
+        chunks = depth // LANES
+        with write.loop(self.rows) as ty, write.loop(self.wide) as tx, write.loop(chunks) as c:
+            source = (ty * 2 * width + tx * 2) * depth + c * LANES
+            target = (first + ty * self.wide + tx) * depth + c * LANES
+            self._one(image, source, width * depth, moved, target, tiles * depth)
 
     def _row(self, image: Any, start: Expr, n: Expr, h: Expr, width: int) -> None:
         p = self.product
@@ -149,11 +149,11 @@ class _Winograd:
         shown = min(p.width, width - left)
         if left:
             self._zeros(image, start, left * depth)
-        with write.loop(shown) as w, write.loop(depth // LANES) as c:
-            with write.loop(LANES, "vectorized") as v:
-                at = c * LANES + v
-                value = p.data(n, h, w, zero, at).astype("int16")
-                write.store(image, start + left * depth + w * depth + at, value, 1)
+        vector = write.loop(LANES, "vectorized")
+        with write.loop(shown) as w, write.loop(depth // LANES) as c, vector as v:
+            at = c * LANES + v
+            value = p.data(n, h, w, zero, at).astype("int16")
+            write.store(image, start + left * depth + w * depth + at, value, 1)
         right = width - left - shown
         if right:
             self._zeros(image, start + (left + shown) * depth, right * depth)
@@ -182,7 +182,7 @@ class _Winograd:
 
     # Products and output
 
-    def _group(self, moved: Any, group: Expr, tiles: int, finish: Finish, first: Expr) -> None:
+    def _group(self, moved: Any, group: Expr, tiles: int, first: Expr) -> None:
         """All tiles of one group of output channels; ``first`` is the first tile's number."""
         sums = write.array(POSITIONS * tiles * self.span, "int32")
         count = min(self.tile.tiles, tiles)
@@ -194,7 +194,7 @@ class _Winograd:
                 self._products(moved, sums, group, position, const(whole * count, "int32"), rest,
                                tiles)
         with write.loop(tiles) as t:
-            self._results(sums, group, t, first + t, tiles, finish)
+            self._results(sums, group, t, first + t, tiles)
 
     def _products(
         self, moved: Any, sums: Any, group: Expr, position: Expr, tile: Expr, count: int,
@@ -223,20 +223,18 @@ class _Winograd:
                 place = (position * tiles + tile + t) * self.span + b * lanes
                 write.store(sums, place, value, lanes)
 
-    def _results(
-        self, sums: Any, group: Expr, tile: Expr, number: Expr, tiles: int, finish: Finish
-    ) -> None:
-        p, lanes = self.product, self.dot.lanes
+    def _results(self, sums: Any, group: Expr, tile: Expr, number: Expr, tiles: int) -> None:
+        """Transform the sums of a tile back, finish and store its four pixels."""
+        p, lanes, span = self.product, self.dot.lanes, self.span
         row = tirx.floordiv(number, self.wide)
         column = tirx.floormod(number, self.wide) * 2
-        n = tirx.floordiv(row, self.tall)
-        top = tirx.floormod(row, self.tall) * 2
+        n, top = tirx.floordiv(row, self.tall), tirx.floormod(row, self.tall) * 2
+        result = write.array(4 * span, "int32")
         for b in range(self.vectors):
             half = write.array(8 * lanes, "int32")
-            result = write.array(4 * lanes, "int32")
             for j in range(4):
                 m = [
-                    write.load(sums, ((i * 4 + j) * tiles + tile) * self.span + b * lanes, lanes)
+                    write.load(sums, ((i * 4 + j) * tiles + tile) * span + b * lanes, lanes)
                     for i in range(4)
                 ]
                 for i, value in enumerate(_output(m)):
@@ -246,33 +244,35 @@ class _Winograd:
                      for j in range(4)]
                 for v, value in enumerate(_output(m)):
                     quarter = value >> tirx.Broadcast(const(2, "int32"), lanes)
-                    write.store(result, const((u * 2 + v) * lanes, "int32"), quarter, lanes)
-            for u in range(2):
-                for v in range(2):
-                    conditions = []
-                    if u and p.out_height % 2:
-                        conditions.append(top + 1 < p.out_height)
-                    if v and p.out_width % 2:
-                        conditions.append(column + 1 < p.out_width)
-                    at = (u * 2 + v) * lanes
-                    place = (n, top + u, column + v)
-                    if conditions:
-                        with write.when(tirx.all(*conditions)):
-                            self._finish(finish, result, at, group, b, place)
-                    else:
-                        self._finish(finish, result, at, group, b, place)
+                    scaled = self.epilogue.vector(quarter, group * self.vectors + b, lanes)
+                    at = const((u * 2 + v) * span + b * lanes, "int32")
+                    write.store(result, at, scaled, lanes)
+        for u in range(2):
+            for v in range(2):
+                conditions = []
+                if u and p.out_height % 2:
+                    conditions.append(top + 1 < p.out_height)
+                if v and p.out_width % 2:
+                    conditions.append(column + 1 < p.out_width)
+                at = (u * 2 + v) * span
+                place = (n, top + u, column + v)
+                if conditions:
+                    with write.when(tirx.all(*conditions)):
+                        self._finish(result, at, group, place)
+                else:
+                    self._finish(result, at, group, place)
 
     def _finish(
-        self, finish: Finish, result: Any, at: int, group: Expr, b: int,
-        place: tuple[Expr, Expr, Expr],
-    ) -> None:  # fmt: skip
+        self, result: Any, at: int, group: Expr, place: tuple[Expr, Expr, Expr]
+    ) -> None:
         n, h, w = place
-        lanes = self.dot.lanes
-        with write.loop(lanes, "vectorized") as lane:
-            channel = group * self.span + b * lanes + lane
-            index = self.product.index((n, h, const(0, "int32"), w, channel))
-            value = finish(tirx.BufferLoad(result, [at + lane]), index)
-            build.buffer_store(self.out, value, self.request.out_index(index))
+        for first, count in write.powers(self.span):
+            channel = group * self.span + first
+            self.epilogue.store(
+                self.out, result, const(at + first, "int32"), count,
+                lambda v: self.product.index((n, h, const(0, "int32"), w, channel + v)),  # noqa: B023
+                self.request.out_index,
+            )  # fmt: skip
 
 
 def _input(d: list[Expr]) -> list[Expr]:

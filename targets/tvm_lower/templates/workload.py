@@ -63,7 +63,7 @@ def find_workload(graph: Graph, group: Group) -> Workload | None:
     if kinds[1].kind != "signed":
         return None
     if isinstance(head.op, ops.Conv2d):
-        n, c, height, width = data.shape
+        n, _, height, width = data.shape
         o, depth, kh, kw = weight.shape
         groups = head.op.groups
         found = Workload(

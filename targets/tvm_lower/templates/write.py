@@ -61,6 +61,16 @@ def store(buffer: Any, start: Expr, value: Expr, lanes: int) -> None:
     build.buffer_store(buffer, value, [tirx.Ramp(start, 1, lanes) if lanes > 1 else start])
 
 
+def powers(count: int) -> list[tuple[int, int]]:
+    """``count`` as starts and sizes that are powers of two, the largest first, at most 64."""
+    parts, start = [], 0
+    while start < count:
+        size = min(64, 1 << ((count - start).bit_length() - 1))
+        parts.append((start, size))
+        start += size
+    return parts
+
+
 def zeros(dtype: str, lanes: int) -> Expr:
     """A vector of zeros."""
     return tirx.Broadcast(const(0, dtype), lanes)

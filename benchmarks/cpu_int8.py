@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Whole int8 networks on this CPU against onnxruntime and torch, interleaved in one process.
+
+Batch 1, one thread a core for everyone. In every round each program runs in turn: calls that do not
+count, then timed calls; reported are medians over all timed calls. onnxruntime's int8 is measured
+both with u8 and with s8 activations (per-channel s8 weights), and the better one counts. Weights
+and calibration data are seeded random numbers: the figures are about time alone. Ours equals the
+integer reference bit for bit (``--check``); onnxruntime's u8 · s8 saturates on CPUs without VNNI.
+
+    python benchmarks/cpu_int8.py --networks resnet18,mobilenetv2 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign import zoo
+from codesign.errors import CodesignError
+from codesign.frontend import load_network
+from codesign.ir import interpret
+from codesign.ir.graph import Graph
+from codesign.passes import prepare
+from codesign.quant import calibrate, load_format, quantize_graph
+from codesign.targets.host import HostTarget
+
+NETWORKS = ("resnet18", "mobilenetv2", "resnet8", "mobilenetv1", "resnet50", "efficientnet_lite0")
+WARM_SECONDS = 0.05
+"""Each round: calls that do not count, at least one, so that thread pools are awake."""
+ROUND_SECONDS = 0.15
+
+
+@dataclass
+class Contender:
+    """One program that runs the network."""
+
+    name: str
+    call: Callable[[], Any]
+    samples: list[float] = field(default_factory=list)
+    """Milliseconds a call."""
+
+    def round(self) -> None:
+        """Warm up, then time single calls."""
+        start = time.perf_counter()
+        self.call()
+        while time.perf_counter() - start < WARM_SECONDS:
+            self.call()
+        start = last = time.perf_counter()
+        while last - start < ROUND_SECONDS:
+            self.call()
+            now = time.perf_counter()
+            self.samples.append((now - last) * 1e3)
+            last = now
+
+    @property
+    def median(self) -> float:
+        """Median milliseconds."""
+        return statistics.median(self.samples)
+
+
+def graphs(name: str, form: str) -> tuple[Graph, Graph, npt.NDArray[np.float32]]:
+    """The float graph, its integer form, and an input."""
+    graph = prepare().run(load_network(f"zoo:{name}").graph).graph
+    x = zoo.load(name).example_inputs[0].numpy()
+    chosen = {layer.name: load_format(form) for layer in graph.layers()}
+    return graph, quantize_graph(graph, calibrate(graph, [x]), chosen).graph, x
+
+
+def ours(name: str, options: argparse.Namespace, x: npt.NDArray[np.float32], integer: Graph,
+         floating: Graph) -> tuple[list[Contender], bool | None]:  # fmt: skip
+    """Our integer and float network; whether the integer one was found exact."""
+    target = HostTarget(threads=options.threads)
+    runner = target.runner(integer)
+    exact = None
+    if options.check:
+        found, expected = runner.run(x), interpret.run(integer, x)
+        exact = all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    float_runner = target.runner(floating)
+    return [
+        Contender("codesign_int8", runner.prepared(x)),
+        Contender("codesign_float", float_runner.prepared(x)),
+    ], exact
+
+
+def onnx_files(name: str, folder: Path) -> dict[str, Path]:
+    """The network as ONNX: float, and quantized with u8 and with s8 activations."""
+    import onnx
+    import torch
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    model = zoo.load(name)
+    files = {key: folder / f"{name}-{key}.onnx" for key in ("raw", "float", "u8s8", "s8s8")}
+    program = torch.onnx.export(model.module, model.example_inputs, dynamo=True, verbose=False)
+    assert program is not None
+    program.save(files["raw"])
+    quant_pre_process(str(files["raw"]), str(files["float"]))
+    feed = onnx.load(files["float"]).graph.input[0].name
+    x = model.example_inputs[0].numpy()
+    for key in ("u8s8", "s8s8"):
+
+        class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+            rows = iter([{feed: x}])
+
+            def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
+                return next(self.rows, None)
+
+        kind = quantization.QuantType.QUInt8 if key == "u8s8" else quantization.QuantType.QInt8
+        quantization.quantize_static(
+            str(files["float"]), str(files[key]), Reader(), per_channel=True,
+            activation_type=kind, weight_type=quantization.QuantType.QInt8,
+        )  # fmt: skip
+    return files
+
+
+def onnxruntime_contenders(
+    name: str, threads: int, x: npt.NDArray[np.float32], folder: Path
+) -> list[Contender]:
+    """onnxruntime in float and in both int8 forms, all optimisations on."""
+    import onnxruntime
+
+    found = []
+    for key, path in onnx_files(name, folder).items():
+        if key == "raw":
+            continue
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            str(path), settings, providers=["CPUExecutionProvider"]
+        )
+        feed = {session.get_inputs()[0].name: x}
+        found.append(Contender(f"onnxruntime_{key}", lambda s=session, f=feed: s.run(None, f)))
+    return found
+
+
+def torch_contenders(
+    name: str, options: argparse.Namespace, x: npt.NDArray[np.float32]
+) -> list[Contender]:
+    """torch eager, channels-last and, if asked for, inductor."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    module, example = zoo.load(name).module.eval(), torch.from_numpy(x)
+    last = zoo.load(name).module.eval().to(memory_format=torch.channels_last)
+    swapped = example.to(memory_format=torch.channels_last)
+
+    def guarded(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+        def call() -> Any:
+            with torch.inference_mode():
+                return function(*arguments)
+
+        return call
+
+    found = [
+        Contender("torch", guarded(module, example)),
+        Contender("torch_channels_last", guarded(last, swapped)),
+    ]
+    if options.inductor:
+        compiled = torch.compile(zoo.load(name).module.eval())
+        call = guarded(compiled, example)
+        try:
+            call()
+        except Exception as error:  # whatever its code generator raised
+            print(f"{name}: inductor does not work here: {error}", file=sys.stderr)
+        else:
+            found.append(Contender("torch_inductor", call))
+    return found
+
+
+def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All contenders on one network."""
+    print(f"{name}: preparing", file=sys.stderr)
+    floating, integer, x = graphs(name, options.format)
+    mine, exact = ours(name, options, x, integer, floating)
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = [
+            *mine,
+            *onnxruntime_contenders(name, options.threads, x, Path(folder)),
+            *torch_contenders(name, options, x),
+        ]
+        print(f"{name}: {options.rounds} rounds of {len(contenders)} programs", file=sys.stderr)
+        for _ in range(options.rounds):
+            for contender in contenders:
+                contender.round()
+    times = {contender.name: contender.median for contender in contenders}
+    result: dict[str, Any] = {f"{key}_ms": value for key, value in times.items()}
+    result["onnxruntime_int8_ms"] = min(times["onnxruntime_u8s8"], times["onnxruntime_s8s8"])
+    result["least_ms"] = {c.name: min(c.samples) for c in contenders}
+    result["samples"] = {c.name: len(c.samples) for c in contenders}
+    result["exact"] = exact
+    int8 = result["codesign_int8_ms"]
+    result["times_faster_than"] = {
+        key.removesuffix("_ms"): result[key] / int8
+        for key in ("codesign_float_ms", "onnxruntime_int8_ms", "onnxruntime_float_ms", "torch_ms")
+    }
+    return result
+
+
+def machine() -> str:
+    """Processor, cores, and what is used of it."""
+    from codesign.targets.tvm_lower.machine import cpu_model, host_machine
+
+    return f"{cpu_model()}, {os.cpu_count()} cores, instruction set {host_machine().isa}"
+
+
+def show(report: dict[str, Any]) -> None:
+    """The report as text."""
+    print(f"{report['machine']}, {report['date']}; {report['how']}")
+    for name, row in report["networks"].items():
+        times = {k.removesuffix("_ms"): v for k, v in row.items() if k.endswith("_ms")}
+        del times["least"]
+        print(f"{name}: exact: {row['exact']}")
+        for key, value in sorted(times.items(), key=lambda item: item[1]):
+            print(f"    {key:24}{value:9.2f} ms{value / row['codesign_int8_ms']:8.2f}x")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 0 if every network was measured (and exact, if checked), 2 for bad input."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--format", default="w8a8", help="number format of all layers")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--inductor", action="store_true", help="torch.compile, too (minutes)")
+    parser.add_argument("--check", action="store_true", help="compare with the reference, too")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    try:
+        networks = {name: measure(name, options) for name in options.networks.split(",")}
+    except CodesignError as error:
+        print(error, file=sys.stderr)
+        return 2
+    report = {
+        "machine": machine(),
+        "date": date.today().isoformat(),
+        "how": f"measured; medians of {options.rounds} interleaved rounds, batch 1, "
+               f"{options.threads} threads, {options.format}",
+        "networks": networks,
+    }  # fmt: skip
+    if options.json:
+        print(json.dumps({**networks, "about": {k: report[k] for k in ("machine", "date", "how")}},
+                         indent=2))
+    else:
+        show(report)
+    return 0 if all(row["exact"] is not False for row in networks.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
