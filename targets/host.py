@@ -199,6 +199,9 @@ class HostRunner(Runner):
         if wanted != _pool_threads:
             # else TVM binds this thread to one core, and with it every process started later
             os.environ.setdefault("TVM_BIND_THREADS", "0")
+            # read when the pool starts; on x86 TVM counts only every second core otherwise
+            most = max(wanted, host_machine().threads)
+            os.environ.setdefault("TVM_NUM_THREADS", str(most))
             self._tvm.get_global_func("runtime.config_threadpool")(1, wanted)
             _pool_threads = wanted
 

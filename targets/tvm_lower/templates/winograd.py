@@ -42,7 +42,9 @@ def fits(workload: Workload) -> bool:
 
 def transformed(weights: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Weights [o, k, 3, 3] as [16, o, k], four times Winograd's."""
-    moved = np.einsum("ia,okab,jb->ijok", G2, weights.astype(np.int64), G2)
+    moved: npt.NDArray[np.int64] = np.einsum(
+        "ia,okab,jb->ijok", G2, weights.astype(np.int64), G2
+    )
     return moved.reshape(POSITIONS, *weights.shape[:2])
 
 

@@ -60,20 +60,21 @@ def find_workload(graph: Graph, group: Group) -> Workload | None:
     kinds = data.dtype, weight.dtype
     if any(not k.is_integer or k.bits > 8 for k in kinds) or str(head.type.dtype) != "s32":
         return None
-    if kinds[1].kind != "signed":
+    if weight.dtype.kind != "signed":
         return None
     if isinstance(head.op, ops.Conv2d):
         n, _, height, width = data.shape
         o, depth, kh, kw = weight.shape
         groups = head.op.groups
         found = Workload(
-            n, height, width, depth, o // groups, groups, *head.type.shape[2:], (kh, kw),
-            head.op.stride, head.op.dilation, head.op.padding, *kinds,
+            n, height, width, depth, o // groups, groups, head.type.shape[2],
+            head.type.shape[3], (kh, kw), head.op.stride, head.op.dilation, head.op.padding,
+            data.dtype, weight.dtype,
         )  # fmt: skip
         return found if groups == 1 or found.depthwise else None
     *lead, depth = data.shape
     n, rows, columns = math.prod(lead[:-2]), *([1, 1, *lead][-2:])
     return Workload(
         n, rows, columns, depth, weight.shape[0], 1, rows, columns, (1, 1), (1, 1), (1, 1),
-        (0, 0, 0, 0), *kinds,
+        (0, 0, 0, 0), data.dtype, weight.dtype,
     )  # fmt: skip
