@@ -3,7 +3,7 @@
 
 Output rows outside, middle channels inside. The expansion's drain writes into the depthwise
 engine's activation buffer, the depthwise engine into the dense engine's, and the projection adds up
-over the middle channels in one half of the accumulator buffer while the expansion uses the other.
+over the middle channels in half 0 of the accumulator buffer.
 The expansion of the next middle channels stands in the list before the projection of these, so that
 both engines work at once.
 """
@@ -45,6 +45,10 @@ def link(jobs: Sequence[Job], readers: dict[str, int]) -> tuple[Job | None, Job,
         if second.source != first.result or readers.get(first.result, 0) != 1:
             return None
     return (before[0] if before else None, middle, after[0] if after else None)
+
+
+PIECES = 4
+"""Pieces of the expansion of a tile: while one is drained, the next is summed up."""
 
 
 @dataclass
@@ -90,20 +94,24 @@ class Fused:
         return Cut(c.start // BLOCK, -(-c.stop // BLOCK))
 
     def sums(self) -> tuple[int, int, int]:
-        """Rows of the expansion at once, their sums, and the projection's sums."""
+        """Rows of the expansion at once, their sums, and the projection's sums.
+
+        The expansion goes from half to half, so that one piece is drained while the next is summed
+        up; in half 0 its sums stand behind the projection's.
+        """
         depth = self.dense.accumulator.depth
         rows, expand, project = 1, 0, 0
-        if self.expand is not None:
-            groups = -(-self.channels(self.parts[0]).size // self.dense.po)
-            lanes = self.dense.px * self.rates[0]
-            row = -(-self.middle.in_size[1] // lanes) * self.rates[0] * groups
-            rows = max(1, min(self.rows_in, depth // row))
-            expand = rows * row
         if self.project is not None:
             groups = -(-self.project.outputs // self.dense.po)
             lanes = self.dense.px * self.rates[1]
             steps = -(-self.middle.out_size[1] // lanes)
             project = self.rows[0].size * steps * self.rates[1] * groups
+        if self.expand is not None:
+            groups = -(-self.channels(self.parts[0]).size // self.dense.po)
+            lanes = self.dense.px * self.rates[0]
+            row = -(-self.middle.in_size[1] // lanes) * self.rates[0] * groups
+            rows = max(1, min(-(-self.rows_in // PIECES), (depth - project) // row))
+            expand = rows * row
         return rows, expand, project
 
     def words(self) -> dict[str, int]:
@@ -133,8 +141,7 @@ class Fused:
         _, expand, project = self.sums()
         banks = 2 if self.tile.resident else 1
         return (
-            expand <= depth
-            and project <= depth
+            expand + project <= depth
             and w["weight"] <= self.dense.weight.depth * banks
             and w["dw_weight"] <= self.dw.weight.depth * banks
             and w["dw_act"] <= self.dw.activation.depth
@@ -165,21 +172,27 @@ class Fused:
             for kind, words in (("dense", w["weight"]), ("depthwise", w["dw_weight"])):
                 ring = context.buffers(kind).weight
                 self.room[kind] = (ring.take(words, name), ring.taken)
+        pending: tuple[int, Cut, Access] | None = None
         for r, cut in enumerate(self.rows):
             rows = input_rows(
                 cut.start, cut.stop, self.middle.stride[0], self.middle.kernel[0],
                 self.middle.dilation[0], self.middle.padding[0], self.middle.in_size[0],
             )  # fmt: skip
-            pending: tuple[int, Access] | None = None
             for m in range(len(self.parts)):
                 at = self._fill(r, m, rows)
                 made = self._depthwise(m, cut, rows, at)
-                if pending is not None:
-                    self._project(pending[0], cut, pending[1])
-                pending = (m, made)
-            if self.project is not None and pending is not None:
-                self._project(pending[0], cut, pending[1])
-                self._store(cut)
+                self._finish_part(pending)
+                pending = (m, cut, made)
+        self._finish_part(pending)
+
+    def _finish_part(self, pending: tuple[int, Cut, Access] | None) -> None:
+        """Project a part whose successor is on its way already; store after the last one."""
+        if self.project is None or pending is None:
+            return
+        m, cut, made = pending
+        self._project(m, cut, made)
+        if m == len(self.parts) - 1:
+            self._store(cut)
 
     def _weights(self, kind: str, job: Job, m: int) -> Access:
         """Weights of a part, loaded unless they are still there."""
@@ -253,7 +266,7 @@ class Fused:
         return Access("accumulator", half, half + 1)
 
     def _expand(self, r: int, m: int, rows: Rows, base: int) -> None:
-        """Input rows in pieces: sums in half 1, drained into the depthwise buffer."""
+        """Input rows in pieces: sums in both halves in turn, drained into the depthwise buffer."""
         context, job = self.context, self.expand
         assert job is not None
         weight = self._weights("dense", job, m)
@@ -263,12 +276,15 @@ class Fused:
         inputs = -(-job.inputs // self.dense.pi)
         channels = self.channels(self.parts[m])
         groups = -(-channels.size // self.dense.po)
-        at = self.sums()[0]
+        at, _, behind = self.sums()
         depth = self.dense.accumulator.depth
         taps = context.load_taps("dense", job.name, [self._plain(width)])
         blocks = self.blocks(self.parts[m])
         param = self.params[job.name] + blocks.start
         for piece in cuts(rows.high - rows.low, at):
+            buffers = context.dense
+            buffers.half = 1 - buffers.half
+            sum_base = behind if buffers.half == 0 else depth
             act = self.in_at[r % 2] + piece.start * self.at_in.row_words
             used = Access(context.dense.act.name, act, act + piece.size * self.at_in.row_words)
             values = {
@@ -277,16 +293,16 @@ class Fused:
                 "act_signed": int(self.source.dtype.kind == "signed"), "weight_base": weight.lo1,
                 "tap_base": taps.lo1, "taps": 1, "rows": piece.size, "width": width,
                 "steps": steps, "groups": groups, "inputs": inputs, "weight_step": inputs,
-                "sum_base": depth, "double": int(self.rates[0] == 2),
+                "sum_base": sum_base, "double": int(self.rates[0] == 2),
                 "weight_bits": 4 if job.weight_bits <= 4 else 8,
             }  # fmt: skip
-            half = self._half(1)
+            half = self._half(buffers.half)
             context.emitter.add(Unit.DENSE, values, job.name, [used, taps, weight], [half])
             start = base + piece.start * self.at_dw.row_words
             drain = {
                 "to_chip": 1, "place_base": start, **self.at_dw.fields(2),
                 "param_base": param, "lo": job.finish.lo, "hi": job.finish.hi,
-                "sum_base": depth, "blocks": blocks.size, "rows": piece.size, "width": width,
+                "sum_base": sum_base, "blocks": blocks.size, "rows": piece.size, "width": width,
                 "steps": steps, "double": int(self.rates[0] == 2),
             }  # fmt: skip
             placed = Access(

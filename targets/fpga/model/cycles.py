@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from codesign.errors import VerifyError
 from codesign.space.accelerator import Accelerator
 from codesign.targets.fpga.isa import BLOCK, COMMAND_BYTES, Command, Dest, Unit
 from codesign.targets.fpga.machine import depthwise_engine
@@ -20,7 +21,7 @@ from codesign.targets.fpga.sim.dram import Dram
 
 UNITS: tuple[Unit, ...] = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
 _WAITS = tuple(f"wait_{u.name.lower()}" for u in UNITS)
-SPECK = 1e-9
+SPECK = 1e-5
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ class CycleModel:
         fetched, fetch_at = 0, now
         per = COMMAND_BYTES / self.port
         end_at: float | None = None
+        seen = (-1, -1)
         free = dict.fromkeys(UNITS, now)
         while end_at is None or any(active.values()) or any(waiting.values()):
             # fetch in order; a full queue stalls it
@@ -213,8 +215,11 @@ class CycleModel:
                 if waiting[unit] and free[unit] > now + SPECK:
                     moment = min(moment, free[unit])
             if moment == float("inf"):
-                if end_at is None:
+                if end_at is None and (fetched, len(spans)) != seen:
+                    seen = (fetched, len(spans))
                     continue
+                if end_at is None:
+                    raise VerifyError(f"nothing can go on after {len(spans)} commands")
                 break
             self._advance(now, moment, active)
             now = moment
