@@ -13,7 +13,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from codesign.data import cache_dir
@@ -42,7 +42,7 @@ class SimOptions:
     """Commands that wait for each unit."""
     primitive: bool = False
     """Vendors' multiplier primitives (their models), or plain products of the same latency."""
-    compile: Options = Options()
+    compile: Options = field(default_factory=Options)
 
 
 def _sources() -> str:

@@ -7,6 +7,7 @@ images and many command lists run in one session without a rebuild.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -246,7 +247,8 @@ class VerilatorSession(Session):
         return Raw(
             said["over"], said["status"], said["waiting"], said["cycles"], said["seconds"],
             tuple(said["read_bytes"]), said["write_bytes"], said["read_beats"],
-            said["write_beats"], *(tuple(map(tuple, said[n])) for n in ("stalls", "starts", "ends")),
+            said["write_beats"],
+            *(tuple(map(tuple, said[name])) for name in ("stalls", "starts", "ends")),
             tuple(
                 Difference(
                     regions[int(d["label"])], d["offset"], d["expected"], d["got"], d["cycle"],
@@ -258,10 +260,8 @@ class VerilatorSession(Session):
 
     def close(self) -> None:
         if self._process.stdin is not None and not self._process.stdin.closed:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-            except BrokenPipeError:
-                pass
         try:
             self._process.wait(timeout=60)
         except subprocess.TimeoutExpired:
