@@ -109,7 +109,7 @@ def memory_bytes(program: Program) -> int:
 def simulate(
     program: Program, inputs: Mapping[str, Array], session: Session,
     reference: Mapping[str, Array] | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | None = None, watchdog: int = 1 << 22,
 ) -> tuple[tuple[Array, ...], tuple[SimResult, ...]]:  # fmt: skip
     """Outputs of the network for one image, and each command list's run.
 
@@ -122,6 +122,6 @@ def simulate(
             f"{memory_bytes(program)}"
         )
     device = SimDevice.of(session, program)
-    device.reference, device.progress = reference, progress
+    device.reference, device.progress, device.watchdog = reference, progress, watchdog
     outputs = run_program(program, inputs, device)
     return outputs, tuple(device.results)
