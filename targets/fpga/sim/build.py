@@ -60,7 +60,8 @@ def simulation_verilog(
 ) -> str:  # fmt: skip
     """Verilog of an accelerator as it is simulated (module ``top``)."""
     options = options or SimOptions()
-    data = [accelerator.to_data(), options.burst, options.queue, options.primitive, _sources(), _SCRIPT]
+    parts = (options.burst, options.queue, options.primitive, _sources(), _SCRIPT)
+    data = [accelerator.to_data(), *parts]
     key = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:24]
     path = cache_dir() / "verilog" / f"{key}.v"
     if path.exists():
