@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Place and route on an ECP5 with nextpnr, its timing, and the packed bitstream."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from codesign.errors import CodesignError, InputError
+from codesign.targets.fpga.build.cache import kept, key
+from codesign.targets.fpga.build.synth import Synthesis
+from codesign.targets.fpga.programs import require_program, run_program
+
+PARTS: Mapping[str, tuple[str, str, str]] = {
+    "LFE5U-85F-6BG381C": ("--85k", "CABGA381", "6"),
+    "LFE5U-45F-6BG381C": ("--45k", "CABGA381", "6"),
+    "LFE5U-25F-6BG381C": ("--25k", "CABGA381", "6"),
+}
+"""Vendor part to nextpnr's device, package and speed grade."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A design placed and routed; the figures are nextpnr's after routing."""
+
+    part: str
+    target_mhz: float
+    fmax_mhz: float
+    """The slowest clock that was constrained or found."""
+    clocks: Mapping[str, float] = field(hash=False)
+    """MHz that each clock reaches."""
+    used: Mapping[str, tuple[int, int]] = field(hash=False)
+    """Kind of cell to (used, available)."""
+    seed: int
+    seconds: float
+    """Placing, routing and packing."""
+    folder: Path
+    path: tuple[str, ...]
+    """Cells along the slowest path."""
+
+    @property
+    def met(self) -> bool:
+        """Whether every clock reaches the target."""
+        return self.fmax_mhz >= self.target_mhz
+
+    @property
+    def bitstream(self) -> Path:
+        """The file that the board is programmed with."""
+        return self.folder / "design.bit"
+
+
+def place(
+    synthesis: Synthesis, part: str, lpf: str, mhz: float, *, seeds: tuple[int, ...] = (1,),
+    folder: Path | None = None, line: Callable[[str], None] | None = None, allow_slow: bool = False,
+) -> Placed:  # fmt: skip
+    """Place, route and pack; takes minutes. Each seed is tried until one meets ``mhz``.
+
+    ``lpf``: constraints. Results are kept by content. Raises InputError for a part that nextpnr
+    does not have, ToolNotFoundError, and CodesignError when no seed meets the clock (unless
+    ``allow_slow``: then the fastest is returned).
+    """
+    if part not in PARTS:
+        raise InputError(f"part {part!r}: nextpnr-ecp5 is called for {', '.join(PARTS)}")
+    best: Placed | None = None
+    for seed in seeds:
+        found = _place(synthesis, part, lpf, mhz, seed, folder, line)
+        if best is None or found.fmax_mhz > best.fmax_mhz:
+            best = found
+        if best.met:
+            return best
+    if best is None:
+        raise InputError("no seed to place with; give at least one")
+    if allow_slow:
+        return best
+    raise CodesignError(
+        f"{synthesis.top} on {part} reaches {best.fmax_mhz:.1f} MHz of the {mhz:.1f} MHz asked for "
+        f"(best of {len(seeds)} placements); lower the clock, or take fewer lanes. Slowest path: "
+        + " > ".join(best.path[:6])
+    )
+
+
+def _place(
+    synthesis: Synthesis, part: str, lpf: str, mhz: float, seed: int, folder: Path | None,
+    line: Callable[[str], None] | None,
+) -> Placed:  # fmt: skip
+    device, package, speed = PARTS[part]
+    nextpnr, ecppack = require_program("nextpnr-ecp5"), require_program("ecppack")
+    netlist = synthesis.netlist.read_bytes()
+
+    def make(aside: Path) -> None:
+        began = time.monotonic()
+        (aside / "netlist.json").write_bytes(netlist)
+        (aside / "design.lpf").write_text(lpf, encoding="utf-8")
+        run_program(
+            [nextpnr, device, "--package", package, "--speed", speed, "--json", "netlist.json",
+             "--lpf", "design.lpf", "--textcfg", "design.config", "--report", "report.json",
+             "--freq", f"{mhz:g}", "--seed", str(seed), "--timing-allow-fail",
+             "--lpf-allow-unconstrained"],
+            f"placing {synthesis.top} on {part}", cwd=aside, log=aside / "nextpnr.log",
+            line=_steps(line, seed) if line is not None else None,
+        )  # fmt: skip
+        run_program(
+            [ecppack, "design.config", "design.bit", "--compress"],
+            f"packing the bitstream of {synthesis.top}", cwd=aside,
+        )
+        (aside / "netlist.json").unlink()
+        seconds = {"seconds": time.monotonic() - began}
+        (aside / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
+
+    name = key(netlist, part, lpf, f"{mhz:g}", str(seed), Path(nextpnr).name)
+    home, _ = kept("place-" + name[:40], make, folder)
+    report = json.loads((home / "report.json").read_text(encoding="utf-8"))
+    seconds = json.loads((home / "seconds.json").read_text(encoding="utf-8"))["seconds"]
+    return parse_report(report, part, mhz, seed, seconds, home)
+
+
+def parse_report(
+    report: Mapping[str, object], part: str, mhz: float, seed: int, seconds: float, folder: Path
+) -> Placed:
+    """Read nextpnr's JSON report. Raises CodesignError if it holds no clock."""
+    fmax, use, paths = (report.get(n, {}) for n in ("fmax", "utilization", "critical_paths"))
+    assert isinstance(fmax, dict)
+    assert isinstance(use, dict)
+    clocks = {str(name): float(clock["achieved"]) for name, clock in fmax.items()}
+    if not clocks:
+        raise CodesignError("nextpnr's report names no clock; is the design's clock connected?")
+    used = {
+        str(name): (int(cell["used"]), int(cell["available"]))
+        for name, cell in use.items() if cell["used"]
+    }  # fmt: skip
+    slowest = min(clocks, key=lambda name: clocks[name])
+    return Placed(part, mhz, clocks[slowest], clocks, used, seed, seconds, folder,
+                  _slowest_path(paths, slowest))  # fmt: skip
+
+
+def _slowest_path(paths: object, clock: str) -> tuple[str, ...]:
+    for path in paths if isinstance(paths, list) else []:
+        if path["from"].endswith(clock) and path["to"].endswith(clock):
+            cells = [step["to"]["cell"] for step in path["path"] if step["type"] == "routing"]
+            return tuple(dict.fromkeys(str(cell) for cell in cells))
+    return ()
+
+
+def _steps(line: Callable[[str], None], seed: int) -> Callable[[str], None]:
+    """Tell what nextpnr is at, not all it says."""
+    said = {"stage": ""}
+    stages = (
+        (r"Packing|Info: Packing", "packing"), (r"Running.*placer|Creating initial", "placing"),
+        (r"Routing\.\.|Info: Routing|Running router", "routing"),
+        (r"Max frequency for clock.*", "timing"), (r"Program finished", "done"),
+    )  # fmt: skip
+
+    def step(text: str) -> None:
+        for pattern, stage in stages:
+            if re.search(pattern, text) and said["stage"] != stage:
+                said["stage"] = stage
+                line(f"nextpnr (seed {seed}): {stage}")
+
+    return step
