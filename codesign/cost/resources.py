@@ -95,14 +95,16 @@ def engine_dsp(
     kind: str, multiplier: Any, pi: Any, po: Any, px: Any, weight_bits: int,
     activation_bits: int, post: Any,
 ) -> Any:  # fmt: skip
-    """Hard multipliers: ceil(pi·po·px / products a multiplier) + 2 a requantiser.
+    """Hard multipliers: pi·po·px / products a multiplier + 2 a requantiser.
 
-    A dense engine pairs output channels that share an activation (and, with four products, pixels
-    too); a depthwise engine pairs pixels that share a weight, so an odd pixel has its own.
+    A dense engine pairs output channels that share an activation and, with four products, pixels
+    too: an odd pixel then has multipliers of its own. A depthwise engine pairs pixels that share a
+    weight. Counts are those of ``codesign.targets.fpga.hw.multiply`` (its tests hold them equal).
     """
     if kind == "dense":
         per = products_per_multiplier(multiplier, weight_bits, activation_bits)
-        array = _ceil(pi * po * px, per) if per else 0
+        shared = 2 if per == 4 else 1  # pixels that share one
+        array = pi * _ceil(po, per // shared) * _ceil(px, shared) if per else 0
     elif multiplier == "lut":
         array = 0
     else:

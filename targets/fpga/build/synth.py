@@ -77,10 +77,13 @@ def yosys_version() -> str:
 
 
 def synthesise(
-    verilog: str, top: str, family: Family, *, folder: Path | None = None,
+    design: str, top: str, family: Family, *, folder: Path | None = None,
     line: Callable[[str], None] | None = None,
 ) -> Synthesis:  # fmt: skip
-    """Synthesise Verilog; results are kept by content in ``folder`` (by default the user's cache).
+    """Synthesise a design; results are kept by content in ``folder`` (by default the user's cache).
+
+    ``design`` is Verilog or RTLIL, as Amaranth writes both. RTLIL for whole accelerators: yosys
+    0.23 takes many minutes to read the initial content of large memories from Verilog.
 
     ``line`` is told each step. Raises InputError for an unknown family or a top name that is no
     plain identifier, ToolNotFoundError without yosys, CodesignError with yosys's words.
@@ -92,12 +95,16 @@ def synthesise(
     yosys = require_program("yosys")
     script = SCRIPTS[family].format(top=top)
     version = yosys_version()
+    rtlil = re.match(r"\s*(#[^\n]*\n\s*)*(attribute|module|autoidx) ", design) is not None
+    read, file = ("read_rtlil", "design.il") if rtlil else ("read_verilog", "design.v")
+    if rtlil and re.search(r"^module \\(\S+)$", design, re.M) is None:
+        raise InputError("the RTLIL holds no module")
 
     def make(aside: Path) -> None:
         began = time.monotonic()
-        (aside / "design.v").write_text(verilog, encoding="utf-8")
+        (aside / file).write_text(design, encoding="utf-8")
         commands = (
-            f"read_verilog design.v; {script}; tee -q -o stat.txt stat; "
+            f"{read} {file}; {script}; tee -q -o stat.txt stat; "
             "write_json netlist.json; write_verilog -noattr netlist.v"
         )
         step = _steps(line) if line is not None else None
@@ -106,10 +113,10 @@ def synthesise(
         cells = parse_stat((aside / "stat.txt").read_text(encoding="utf-8"))
         facts = {"cells": cells, "tool": version, "seconds": time.monotonic() - began}
         (aside / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        # the log is long, and only of use when synthesis fails
-        (aside / "yosys.log").unlink()
+        for name in ("yosys.log", file):  # long, and of use only when synthesis fails
+            (aside / name).unlink()
 
-    place, _ = kept("synth-" + key(verilog, script, version)[:40], make, folder)
+    place, _ = kept("synth-" + key(design, script, version)[:40], make, folder)
     facts = json.loads((place / "facts.json").read_text(encoding="utf-8"))
     return report(top, family, facts["cells"], facts["tool"], facts["seconds"],
                   place / "netlist.json")  # fmt: skip

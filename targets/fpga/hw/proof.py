@@ -280,7 +280,8 @@ def prove(folder: Path, step: int = 1, change: Callable[[str], str] = str) -> tu
     run_program(
         [verilator, "--cc", "--exe", "--build", "-O3", "--x-assign", "fast", "--x-initial", "fast",
          "--noassert", "-Wno-fatal", "-Wno-lint", "--threads", "1", "--prefix", "Vproof",
-         "--top-module", "proof", "-CFLAGS", f"-O2 -I{folder}", "--Mdir", str(folder / "obj"),
+         "--top-module", "proof", "-CFLAGS", f"-I{folder}",
+         "-MAKEFLAGS", "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O0", "--Mdir", str(folder / "obj"),
          str(folder / "proof.v"), *map(str, model_files()), str(source)],
         "building the proof of the packings",
     )  # fmt: skip

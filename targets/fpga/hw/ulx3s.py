@@ -109,7 +109,7 @@ class Ulx3s(Elaboratable):  # type: ignore[misc]
         m.d.sync += blink.eq(blink + 1)
         status = Signal(8)
         m.d.sync += status.eq(
-            Cat(locked, ~(self.receive & self.send), self.top.running, self.top.irq, blink[-4:])
+            Cat(locked, ~(self.receive & self.send), self.top.trace["started"].any(), self.top.irq, blink[-4:])
         )
         m.d.comb += Cat(*self.leds).eq(status)
         return m
