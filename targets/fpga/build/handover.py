@@ -107,7 +107,7 @@ def _vivado(folder: Path, what: Handover) -> dict[str, str]:
 def _drivers(what: Handover) -> dict[str, str]:
     address = f"{REGISTERS[what.device.family]:#x}u"
     return {
-        "pynq/codesign_accelerator.py": template("codesign_accelerator.py"),
+        "pynq/codesign_accelerator.py": template("codesign_accelerator.py.in"),
         "bare/codesign_accelerator.h": template("codesign_accelerator.h"),
         "bare/codesign_accelerator.c": template("codesign_accelerator.c"),
         "bare/image.S": template("image.S"),

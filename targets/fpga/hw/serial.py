@@ -19,7 +19,7 @@ from codesign.targets.fpga.hw.registers import Register
 WRITE, READ = 0x57, 0x52
 
 
-class Receiver(Component):  # type: ignore[misc]
+class Receiver(Component):
     """Bytes from a serial line of ``divisor`` clock cycles a bit; ``valid`` for one cycle each."""
 
     def __init__(self, divisor: int) -> None:
@@ -47,7 +47,7 @@ class Receiver(Component):  # type: ignore[misc]
         return m
 
 
-class Sender(Component):  # type: ignore[misc]
+class Sender(Component):
     """Bytes to a serial line; ``data`` is taken in a cycle with ``valid`` and ``ready``."""
 
     def __init__(self, divisor: int) -> None:
@@ -73,7 +73,7 @@ class Sender(Component):  # type: ignore[misc]
         return m
 
 
-class SerialHost(Component):  # type: ignore[misc]
+class SerialHost(Component):
     """The link: a serial line to a master of the register bus. ``go`` (a button) starts a run."""
 
     def __init__(self, divisor: int) -> None:

@@ -17,7 +17,6 @@ from amaranth.lib.wiring import Out
 from codesign.errors import InputError
 from codesign.targets.fpga.hw.axi import AxiLite
 from codesign.targets.fpga.hw.serial import SerialHost
-from codesign.targets.fpga.hw.top import Top
 
 INPUT_HZ = 25_000_000
 BAUD = 1_000_000
@@ -63,10 +62,13 @@ def pll(clock_hz: int) -> tuple[int, int]:
     return clock_hz // INPUT_HZ, divider
 
 
-class Ulx3s(Elaboratable):  # type: ignore[misc]
-    """Everything on the chip. ``with_pll`` False: the input clock runs it, for simulation."""
+class Ulx3s(Elaboratable):
+    """Everything on the chip around a ``hw.top.Top``.
 
-    def __init__(self, top: Top, clock_hz: int, *, baud: int = BAUD, with_pll: bool = True) -> None:
+    ``with_pll`` False: the input clock runs it, for simulation.
+    """
+
+    def __init__(self, top: Any, clock_hz: int, *, baud: int = BAUD, with_pll: bool = True) -> None:
         if not top.onchip:
             raise InputError("the ULX3S design keeps its memory on the chip; give Top an onchip")
         self.top, self.clock_hz, self.baud, self.with_pll = top, clock_hz, baud, with_pll
@@ -108,9 +110,13 @@ class Ulx3s(Elaboratable):  # type: ignore[misc]
         blink = Signal(27)
         m.d.sync += blink.eq(blink + 1)
         status = Signal(8)
-        m.d.sync += status.eq(
-            Cat(locked, ~(self.receive & self.send), self.top.trace["started"].any(), self.top.irq, blink[-4:])
-        )
+        running = Signal()  # from the first command to the end
+        with m.If(self.top.irq):
+            m.d.sync += running.eq(0)
+        with m.Elif(self.top.trace["started"].any()):
+            m.d.sync += running.eq(1)
+        busy = ~(self.receive & self.send)
+        m.d.sync += status.eq(Cat(locked, busy, running, self.top.irq, blink[-4:]))
         m.d.comb += Cat(*self.leds).eq(status)
         return m
 
