@@ -59,11 +59,18 @@ def verify(
     return climb(Path(out), progress, data=None if data is None else Path(data), seed=seed)
 
 
-def measure(out: str | Path, *, refine: bool = False, progress: Progress = SILENT) -> Measured:
-    """Time the build and its layers on the target."""
+def measure(
+    out: str | Path,
+    *,
+    refine: bool = False,
+    rpc: str | None = None,
+    rpc_key: str | None = None,
+    progress: Progress = SILENT,
+) -> Measured:
+    """Time the build and its layers on the target, or on a device behind a tracker."""
     from codesign.flow.measuring import measure as time_it
 
-    return time_it(Path(out), refine, progress)
+    return time_it(Path(out), refine, progress, rpc=rpc, rpc_key=rpc_key)
 
 
 def report(out: str | Path, *, progress: Progress = SILENT) -> Path:

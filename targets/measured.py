@@ -17,16 +17,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from codesign.errors import InputError
 from codesign.ir.graph import Graph
 from codesign.ir.types import DType
-from codesign.targets.base import Timing
+from codesign.targets.base import Runner, Timing
 from codesign.targets.layers import extract_layers, random_inputs, structure_key
 
-if TYPE_CHECKING:
-    from codesign.targets.host import HostTarget
 
 REPEATS = 20
 WARMUP = 5
@@ -102,6 +100,16 @@ class MeasuredDatabase:
         os.replace(self.path, kept)
 
 
+class Measurable(Protocol):
+    """A target whose layers can be run by themselves."""
+
+    def machine_key(self) -> str:
+        """What figures belong to besides the layer."""
+
+    def runner(self, graph: Graph) -> Runner:
+        """A graph compiled and ready to run."""
+
+
 def default_database() -> MeasuredDatabase:
     """The database in the user's cache folder."""
     from codesign.data.root import cache_dir
@@ -110,7 +118,7 @@ def default_database() -> MeasuredDatabase:
 
 
 def measure_layers(
-    target: HostTarget,
+    target: Measurable,
     graph: Graph,
     database: Path | None = None,
     progress: Progress | None = None,
@@ -141,6 +149,6 @@ def _stored(dtype: DType) -> str:
     return str(dtype.numpy)
 
 
-def _measure(target: HostTarget, layer: Graph) -> Timing:
+def _measure(target: Measurable, layer: Graph) -> Timing:
     inputs = random_inputs(layer)
     return target.runner(layer).time(inputs, repeats=REPEATS, warmup=WARMUP)

@@ -98,7 +98,13 @@ def shared(command: Command) -> Command:
     return cast(Command, taking)
 
 
+rpc_options = _options(
+    click.option("--rpc", metavar="HOST:PORT", help="Measure on a device behind a TVM tracker."),
+    click.option("--rpc-key", metavar="KEY", help="The device's name at the tracker."),
+)
+
 design_options = _options(
+    rpc_options,
     click.argument("network", metavar="NETWORK"),
     click.option(
         "--target", default="host", show_default=True, help="See `codesign list targets`."
@@ -229,12 +235,16 @@ def verify(folder: Path, calib: Path | None, eval_: Path | None, seed: int, json
 @shared
 @folder_argument
 @click.option("--refine", is_flag=True, help="Choose again under measured latencies.")
+@rpc_options
 @json_option
-def measure(folder: Path, refine: bool, json: bool) -> None:
+def measure(
+    folder: Path, refine: bool, rpc: str | None, rpc_key: str | None, json: bool
+) -> None:
     """Time the built network and its layers on the target."""
     from codesign.flow.measuring import measure as time_it
 
-    show.measured(time_it(folder, refine, _progress(json)), json)
+    found = time_it(folder, refine, _progress(json), rpc=rpc, rpc_key=rpc_key)
+    show.measured(found, json)
 
 
 @app.command()

@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from codesign.flow.artifact import Design
-from codesign.flow.building import build, load_integer, load_runner
+from codesign.flow.building import build, load_integer
 from codesign.flow.choose import Session, design
-from codesign.flow.prepare import load_target, noise_inputs, prepare
+from codesign.flow.options import DesignOptions
+from codesign.flow.prepare import device_target, noise_inputs, prepare
 from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import file_digest, make_folder, read_json, write_json
 from codesign.quant.formats import load_format
+from codesign.targets.base import Target
 
 MEASURED_FORMAT = "codesign-measured/1"
 
@@ -61,17 +63,25 @@ class Measured:
         return cls(**data)
 
 
-def measure(folder: Path, refine: bool = False, progress: Progress = SILENT) -> Measured:
+def measure(
+    folder: Path,
+    refine: bool = False,
+    progress: Progress = SILENT,
+    *,
+    rpc: str | None = None,
+    rpc_key: str | None = None,
+) -> Measured:
     """Time the design's build; writes ``measured.json``.
 
     With ``refine``, chooses again under measured layer latencies first; ``design.json``, the
-    build and the measurements are those of the refined design.
+    build and the measurements are those of the refined design. ``rpc`` and ``rpc_key`` name a
+    device as in ``DesignOptions``, by default the one that the design was made for.
     """
     if refine:
-        _refine(folder, progress)
+        _refine(folder, progress, rpc, rpc_key)
     build(folder, progress)
     chosen = Design.load(folder)
-    target = load_target(chosen.options.target).with_design(folder)
+    target = device_target(_on_device(chosen.options, rpc, rpc_key)).with_design(folder)
     graph = load_integer(folder)
     verb = "Measuring" if target.latency_kind == "measured" else "Modelling"
     with progress.task(f"{verb} {len(chosen.choices)} layers on {target.name}"):
@@ -81,7 +91,9 @@ def measure(folder: Path, refine: bool = False, progress: Progress = SILENT) -> 
     timing = None
     if target.latency_kind == "measured":
         with progress.task(f"Measuring the network on {target.name}"):
-            timing = load_runner(folder).time([noise_inputs(graph, batch, chosen.options.seed)])
+            timing = target.load(folder / "build" / target.name).time(
+                [noise_inputs(graph, batch, chosen.options.seed)]
+            )
     known = {(layer, name) for layer, name in chosen.choices.items()} | {
         (facts.name, name)
         for facts in chosen.layers
@@ -91,7 +103,7 @@ def measure(folder: Path, refine: bool = False, progress: Progress = SILENT) -> 
     entries = sum(len(facts.latency_ms) for facts in chosen.layers)
     result = Measured(
         target=target.name,
-        machine=machine() if timing else target.description,
+        machine=_machine_of(target) if timing else target.description,
         network_ms=timing.median_ms if timing else None,
         network_least_ms=timing.min_ms if timing else None,
         samples=timing.samples if timing else 0,
@@ -113,9 +125,20 @@ def measure(folder: Path, refine: bool = False, progress: Progress = SILENT) -> 
     return result
 
 
-def _refine(folder: Path, progress: Progress) -> None:
+def _on_device(options: DesignOptions, rpc: str | None, rpc_key: str | None) -> DesignOptions:
+    if rpc is None and rpc_key is None:
+        return options
+    return replace(options, rpc=rpc or options.rpc, rpc_key=rpc_key or options.rpc_key)
+
+
+def _machine_of(target: Target) -> str:
+    device = getattr(target, "device", None)
+    return machine() if device is None else f"device {device.key!r} at {device.address}"
+
+
+def _refine(folder: Path, progress: Progress, rpc: str | None, rpc_key: str | None) -> None:
     """Choose again with measured latencies; keeps the folder's data and limits."""
-    options = Design.load(folder).options
+    options = _on_device(Design.load(folder).options, rpc, rpc_key)
     if options.wants_latency:
         progress.note("the design was chosen under measured layer latencies; checking it")
         design(options, folder, progress)

@@ -64,6 +64,10 @@ class DesignOptions:
     equalise: bool = False
     rounds: int = 8
     """Most designs that are measured while an accuracy limit is being met."""
+    rpc: str | None = None
+    """HOST:PORT of a TVM tracker: latencies are measured on a device behind it."""
+    rpc_key: str | None = None
+    """The device's name there."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "formats", tuple(self.formats))

@@ -113,7 +113,7 @@ class Prepared:
 def prepare(options: DesignOptions, progress: Progress) -> Prepared:
     """Load and check network, data and target; run the standard passes."""
     options.require_files()
-    target = load_target(options.target)
+    target = device_target(options)
     if options.solver != "auto":
         SOLVERS.load(options.solver).require()  # now, not after minutes of measuring
     formats = parse_formats(",".join(options.formats))
@@ -152,7 +152,8 @@ def prepare(options: DesignOptions, progress: Progress) -> Prepared:
     data = options.to_data()
     for path in ("weights", "calib", "eval"):
         data[path] = None if data[path] is None else file_digest(getattr(options, path))
-    data.pop("jobs")
+    for path in ("jobs", "rpc"):  # how, not what: the device is told by its key
+        data.pop(path)
     return Prepared(
         name=network.name,
         graph=graph,
@@ -172,6 +173,18 @@ def load_target(name: str) -> Target:
     loaded = TARGETS.load(name)
     target: Target = loaded() if isinstance(loaded, type) else loaded
     return target
+
+
+def device_target(options: DesignOptions) -> Target:
+    """The options' target, on the device behind ``rpc`` where one is named."""
+    target = load_target(options.target)
+    if options.rpc is None:
+        if options.rpc_key is not None:
+            raise InputError(f"--rpc-key {options.rpc_key}: also give --rpc HOST:PORT")
+        return target
+    from codesign.targets.rpc import Device, RemoteTarget
+
+    return RemoteTarget(target, Device.parse(options.rpc, options.rpc_key))
 
 
 def _require_float(graph: Graph, source: str) -> None:
