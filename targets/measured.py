@@ -25,7 +25,6 @@ from codesign.ir.types import DType
 from codesign.targets.base import Runner, Timing
 from codesign.targets.layers import extract_layers, random_inputs, structure_key
 
-
 REPEATS = 20
 WARMUP = 5
 _WAIT_SECONDS = 30.0

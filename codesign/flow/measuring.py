@@ -132,8 +132,8 @@ def _on_device(options: DesignOptions, rpc: str | None, rpc_key: str | None) -> 
 
 
 def _machine_of(target: Target) -> str:
-    device = getattr(target, "device", None)
-    return machine() if device is None else f"device {device.key!r} at {device.address}"
+    remote = getattr(target, "remote", None)
+    return machine() if remote is None else f"device {remote.key!r} at {remote.address}"
 
 
 def _refine(folder: Path, progress: Progress, rpc: str | None, rpc_key: str | None) -> None:

@@ -45,10 +45,10 @@ _TRIES = 2
 
 @dataclass(frozen=True)
 class RemoteTarget(Target):
-    """``inner`` builds as ever; running and measuring happen on ``device``."""
+    """``inner`` builds as ever; running and measuring happen on ``remote``."""
 
     inner: Target
-    device: Device
+    remote: Device
     database: Path | None = None
     """Where measured layers are kept; None for the user's cache folder."""
 
@@ -88,7 +88,7 @@ class RemoteTarget(Target):
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{directory}: the manifest has no valid inputs and outputs "
                              f"({error}); build again") from error
-        return RemoteRunner(self.device, directory / LIBRARY, inputs, outputs)
+        return RemoteRunner(self.remote, directory / LIBRARY, inputs, outputs)
 
     def runner(self, graph: Graph) -> RemoteRunner:
         """Compile ``graph`` and run it on the device, without a build folder."""
@@ -103,7 +103,7 @@ class RemoteTarget(Target):
             tuple((name, graph.type(name)) for name in names)
             for names in (graph.inputs, graph.outputs)
         )
-        return RemoteRunner(self.device, library, inputs, outputs, folder)
+        return RemoteRunner(self.remote, library, inputs, outputs, folder)
 
     def _machine(self) -> Machine:
         if isinstance(self.inner, ArmTarget):
@@ -130,7 +130,7 @@ class RemoteTarget(Target):
 
         machine = self._machine()
         facts = (
-            "rpc", self.device.key, self.name, machine.arch, machine.mcpu,
+            "rpc", self.remote.key, self.name, machine.arch, machine.mcpu,
             version("apache-tvm"), str(KERNELS_VERSION),
         )  # fmt: skip
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]

@@ -149,7 +149,7 @@ def test_what_is_missing_is_named(tracker: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(ToolNotFoundError, match="no RPC tracker answers at 127.0.0.1"):
+    with pytest.raises(ToolNotFoundError, match="no RPC tracker answers at 127"):
         Device("127.0.0.1", port, "rpi4").session()
 
 
