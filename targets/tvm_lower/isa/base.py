@@ -10,8 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
 
 from codesign.targets.tvm_lower.kernel import Expr
+
+
+Integers = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class Dot:
     each: Callable[[Expr, Expr], Expr] | None = None
     """(int32 lanes that hold two int16 inputs each, int16 weights of the same layout) → int32
     sums of the two products a lane: what depthwise convolution needs. None if there is none."""
+    registers: int = 1
+    """Vector registers of one accumulator."""
     cost: float = 1.0
     """Relative time of one multiply-accumulate, to choose among the dots that are exact."""
 
@@ -64,6 +72,33 @@ class Dot:
     def wide(self) -> str:
         """Vector type of the int32 accumulator."""
         return f"int32x{self.lanes}"
+
+
+@dataclass(frozen=True)
+class Lanewise:
+    """Products of bytes lane by lane, kept in s16: what depthwise convolution can use."""
+
+    offset: int
+    """Added to every input so that it fits s8; the template corrects the bias."""
+    steps: int
+    """Products that s16 holds without overflow, proven from the ranges."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Requantisation of a vector of sums: (x · m + bias · m + 2^(e-1)) >> e, saturated to s32."""
+
+    pack: Callable[[Integers, Integers, Integers, int], Integers]
+    """(m, e, bias, lanes) → int64 constants, ``words`` of them a block of ``lanes`` channels."""
+    words: Callable[[int], int]
+    """int64 constants of a block of so many lanes."""
+    apply: Callable[[Callable[[int, int], Expr], Expr, int], Expr]
+    """(load, sums, lanes) → scaled int32 vector; ``load(start, count)`` reads a block's
+    constants as a vector."""
+
+
+def _no_lanewise(data: Range, weights: Range) -> Lanewise | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -80,6 +115,12 @@ class InstructionSet:
 
     pairs: bool = False
     """Whether even 32-bit lanes are multiplied to 64 bits quickly (x86); requantisation uses it."""
+
+    lanewise: Callable[[Range, Range], Lanewise | None] = _no_lanewise
+    """(inputs, weights) → products of bytes in s16, where the set has them in one instruction."""
+
+    scaling: Scaling | None = None
+    """How requantisation is done in vectors, where ``pairs`` is not the way."""
 
     @property
     def lanes(self) -> int:

@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm.target.codegen import llvm_lookup_intrinsic_id
 
 from codesign.targets.tvm_lower.isa.base import Dot, InstructionSet, Range
-from codesign.targets.tvm_lower.isa.neon import byte_offset, fit_bytes
+from codesign.targets.tvm_lower.isa.neon import SCALING, byte_offset, fit_bytes, lanewise
 from codesign.targets.tvm_lower.kernel import Expr, const
 
 _LANES = 4
@@ -45,4 +45,6 @@ def _dots(data: Range, weights: Range) -> tuple[Dot, ...]:
     return ()
 
 
-SET = InstructionSet("neon-dot", vector_bits=128, registers=32, dots=_dots)
+SET = InstructionSet(
+    "neon-dot", vector_bits=128, registers=32, dots=_dots, lanewise=lanewise,
+    scaling=SCALING)  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from codesign.targets.tvm_lower.isa.base import Dot, InstructionSet
+from codesign.targets.tvm_lower.isa.base import Dot, InstructionSet, Lanewise
 from codesign.targets.tvm_lower.templates.request import data_range, weight_range
 from codesign.targets.tvm_lower.templates.winograd import winograd_dots
 from codesign.targets.tvm_lower.templates.workload import Workload
@@ -21,6 +21,7 @@ class Dots:
 
     direct: tuple[Dot, ...]
     winograd: tuple[Dot, ...]
+    lanewise: Lanewise | None = None
 
     @property
     def each(self) -> tuple[Dot, ...]:
@@ -40,6 +41,11 @@ def default_tile(
         cheap = dots.direct[0].cost if dots.direct else 4.0
         if 2.25 * cheap > 1.25:
             return _winograd_tile(workload, isa, dots.winograd[0], threads)
+    if workload.depthwise and dots.lanewise is not None:
+        if workload.groups % 8:
+            return None
+        parallel = threads > 1 and workload.macs >= SERIAL_MACS
+        return DepthwiseTile(min(2, workload.out_width), 1, 1, parallel)
     if workload.depthwise:
         if not dots.each or workload.groups % dots.each[0].lanes:
             return None
@@ -60,7 +66,12 @@ def default_tile(
 
 def best_shape(isa: InstructionSet, dot: Dot, pixels: int, blocks: int) -> tuple[int, int]:
     """Pixels and vectors of a register tile: as many products a load as registers allow."""
-    room = isa.registers - 2 if dot.widen is None else isa.registers // 2
+    if dot.registers > 1:  # sums and narrow sums of an accumulator, weights, an input
+        room = (isa.registers - 3) // (dot.registers * (2 if dot.widen else 1))
+        most = 3
+    else:
+        room = isa.registers - 2 if dot.widen is None else isa.registers // 2
+        most = 2 if isa.vector_bits > 128 else 4
 
     def cost(shape: tuple[int, int]) -> tuple[float, int]:
         p, v = shape
@@ -68,8 +79,8 @@ def best_shape(isa: InstructionSet, dot: Dot, pixels: int, blocks: int) -> tuple
         return passes * (p * v + 0.5 * (p + v)), -v
 
     shapes = [
-        (p, v) for v in (1, 2) for p in range(1, 15)
-        if p * v + v + 1 <= room and v <= blocks and p <= pixels
+        (p, v) for v in range(1, most + 1) for p in range(1, 15)
+        if p * v + (v + 1 if dot.registers == 1 else 0) <= room and v <= blocks and p <= pixels
     ]  # fmt: skip
     return min(shapes, key=cost)
 
@@ -91,4 +102,5 @@ def _winograd_tile(
 def dots_for(workload: Workload, isa: InstructionSet, weights: npt.NDArray[Any]) -> Dots:
     """The exact dot products for a workload."""
     inputs, ranged = data_range(workload.data), weight_range(weights, workload.weight)
-    return Dots(isa.dots(inputs, ranged), winograd_dots(workload, isa, weights))
+    lanewise = isa.lanewise(inputs, ranged) if workload.depthwise else None
+    return Dots(isa.dots(inputs, ranged), winograd_dots(workload, isa, weights), lanewise)

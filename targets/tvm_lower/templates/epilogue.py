@@ -21,6 +21,7 @@ from tvm.script.ir_builder import tirx as build
 from codesign.ir import ops
 from codesign.ir.graph import Graph, Node
 from codesign.targets.tvm_lower.groups import Group
+from codesign.targets.tvm_lower.isa.base import Scaling
 from codesign.targets.tvm_lower.kernel import Expr, Index, Kernel, Reader, clamp, const, storage
 from codesign.targets.tvm_lower.templates import write
 
@@ -37,11 +38,19 @@ class Epilogue:
     """(value, logical index) → result; the value is the sum, or the scaled sum with ``scale``."""
     tables: Any = None
     """Buffer of the scaling constants, or None where ``finish`` does everything."""
+    scaling: Scaling | None = None
+    """How to scale with them; None for the way of this module."""
 
     def vector(self, sums: Expr, block: Expr, lanes: int) -> Expr:
         """Scale a vector of sums of output channels block·lanes …; int32."""
         if self.tables is None:
             return sums
+        if self.scaling is not None:
+            scaling, words = self.scaling, self.scaling.words(lanes)
+            return scaling.apply(
+                lambda start, count: write.load(self.tables, block * words + start, count),
+                sums, lanes,
+            )  # fmt: skip
         half = lanes // 2
 
         def table(row: int) -> Expr:

@@ -28,6 +28,7 @@ from codesign.targets.tvm_lower.kernel import (
 from codesign.targets.tvm_lower.machine import Machine
 from codesign.targets.tvm_lower.templates.choose import default_tile, dots_for
 from codesign.targets.tvm_lower.templates.depthwise import depthwise
+from codesign.targets.tvm_lower.templates.depthwise_bytes import depthwise_bytes
 from codesign.targets.tvm_lower.templates.direct import direct
 from codesign.targets.tvm_lower.templates.epilogue import (
     Epilogue,
@@ -76,12 +77,14 @@ def write_kernel(
             def epilogue(offset: int, lanes: int) -> Epilogue:
                 fix = correction(weights, offset)
                 values: list[Expr] = []
-                requantize = fused_requantize(graph, group) if isa.pairs else None
+                fast = isa.pairs or isa.scaling is not None
+                requantize = fused_requantize(graph, group) if fast else None
                 bias = constant_bias(kernel, head, fix, weights.shape[0])
                 tables = None
                 if requantize is not None and bias is not None:
                     m, e = (graph.constants[v] for v in requantize.inputs[1:])
-                    found = scaling_tables(m, e, bias, lanes).reshape(-1)
+                    pack = isa.scaling.pack if isa.scaling is not None else scaling_tables
+                    found = pack(m, e, bias, lanes).reshape(-1)
                     tables = kernel.array(found, "scaling").buffer
                     done = {head.name: _never, requantize.name: scaled_reader(requantize, values)}
                 else:
@@ -93,7 +96,7 @@ def write_kernel(
                     values.append(total)
                     return read(index)
 
-                return Epilogue(finish, tables)
+                return Epilogue(finish, tables, isa.scaling)
 
             product = make_product(kernel, head)
             last = kernel.innermost(head.inputs[0]) == (1 if head.op.name == "conv2d" else -1)
@@ -104,6 +107,8 @@ def write_kernel(
             )  # fmt: skip
             if isinstance(tile, WinogradTile):
                 winograd(request, dots.winograd[0], tile)
+            elif isinstance(tile, DepthwiseTile) and dots.lanewise is not None:
+                depthwise_bytes(request, dots.lanewise, tile)
             elif isinstance(tile, DepthwiseTile):
                 depthwise(request, dots.each[0], tile)
             else:
