@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from codesign.targets.tvm_lower.kernel import Expr
 
-
 Integers = npt.NDArray[Any]
 
 
