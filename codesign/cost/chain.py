@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from codesign.cost.memory import DEFAULT_TIMING, Memory, Timing
-from codesign.cost.tiles import ceil, channel_tiles, pixel_groups, row_tiles
+from codesign.cost.tiles import ceil, channel_tiles, row_tiles, stored
 from codesign.cost.timing import Cost
 from codesign.errors import InfeasibleError
 from codesign.space.accelerator import Accelerator, Engine
@@ -99,13 +99,13 @@ def chain_need(chain: ChainShape, dense: Engine, depthwise: Engine, tile: ChainT
         lanes = dense.px * tile.expand_rate
         groups, inputs = ceil(middle, dense.po), ceil(chain.expand.inputs, dense.pi)
         weight += groups * inputs
-        activation += pixel_groups(chain.expand, rows_in, width_in, lanes) * inputs
+        activation += rows_in * ceil(width_in, lanes) * inputs
         sums += ceil(width_in, lanes) * tile.expand_rate * groups
     if chain.project is not None:
         lanes = dense.px * tile.project_rate
         groups, inputs = ceil(chain.project.outputs, dense.po), ceil(middle, dense.pi)
         weight += groups * inputs
-        pixels = pixel_groups(chain.project, tile.rows, width_out, lanes)
+        pixels = tile.rows * ceil(width_out, lanes)
         activation += pixels * inputs
         sums += pixels * tile.project_rate * groups
     return ChainNeed(
@@ -149,18 +149,19 @@ def chain_cost(
             if chain.expand is not None:
                 assert formats.expand is not None
                 inputs = chain.expand.inputs
-                load += rows_in * in_width * inputs if m == 0 else 0
+                load += rows_in * in_width * stored(inputs) if m == 0 else 0
                 load += ceil(width * inputs * formats.expand[0], 8) + 8 * width if weights else 0
                 lanes = dense.px * tile.expand_rate
                 on_dense += (
-                    pixel_groups(chain.expand, rows_in, in_width, lanes)
+                    rows_in
+                    * ceil(in_width, lanes)
                     * ceil(width, dense.po)
                     * max(ceil(inputs, dense.pi), tile.expand_rate)
                     + timing.tile
                 )
-                drain += rows_in * in_width * width
+                drain += rows_in * in_width * stored(width)
             else:
-                load += rows_in * in_width * width
+                load += rows_in * in_width * stored(width)
             if weights:
                 load += ceil(width * mid.taps * formats.depthwise[0], 8) + 8 * width
             on_depthwise = (
@@ -173,20 +174,21 @@ def chain_cost(
                 load += ceil(width * outputs * formats.project[0], 8) if weights else 0
                 lanes = dense.px * tile.project_rate
                 on_dense += (
-                    pixel_groups(chain.project, height, out_width, lanes)
+                    height
+                    * ceil(out_width, lanes)
                     * ceil(outputs, dense.po)
                     * max(ceil(width, dense.pi), tile.project_rate)
                     + timing.tile
                 )
                 if m == 0:
                     load += 8 * outputs if weights else 0
-                    if chain.project.residual and not chain.local_residual:
-                        load += height * out_width * outputs
+                    if chain.project.residual:
+                        load += height * out_width * stored(outputs)
                 if m == len(middle) - 1:
-                    store = height * out_width * outputs
+                    store = height * out_width * stored(outputs)
                     drain += store
             else:
-                store = height * out_width * width
+                store = height * out_width * stored(width)
             kind.dense += on_dense
             kind.depthwise += on_depthwise
             kind.load += load

@@ -19,11 +19,10 @@ from codesign.cost.tables import (
     Machine,
     _ceil,
     _Cells,
-    _pixels,
     pack,
     rows_in,
 )
-from codesign.cost.tiles import CHANNEL_SPLITS, row_tiles
+from codesign.cost.tiles import CHANNEL_SPLITS, row_tiles, stored
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,8 @@ class _Plan:
         last_part = total - (n_m - 1) * tiles * dw_po
         in0, in_last = rows_in(mid, rows), rows_in(mid, last_rows)
         in_rows = (n_r - 1) * in0 + in_last  # of all row tiles, shared rows counted again
+        held = stored(part)  # middle channels as memory and buffers hold them
+        all_held = (n_m - 1) * held + stored(last_part)
         zero = np.zeros((1, 1, 1), dtype=np.int64)
         # burst: first tile of middle channels of each row tile; rest: the others
         dense_b: Any = zero
@@ -107,25 +108,25 @@ class _Plan:
             ci = chain.expand.inputs
             lanes = px * expand_rate
             steps = np.maximum(_ceil(ci, pi), expand_rate)
-            pixels = _pixels(True, in0, in_width, lanes)
-            all_pixels = (n_r - 1) * pixels + _pixels(True, in_last, in_width, lanes)
+            pixels = in0 * _ceil(in_width, lanes)
+            all_pixels = in_rows * _ceil(in_width, lanes)
             groups, last_groups = _ceil(part, po), _ceil(last_part, po)
             all_groups = (n_m - 1) * groups + last_groups
             dense_b = dense_b + all_pixels * groups * steps + start * n_r
             dense_all = dense_all + all_pixels * all_groups * steps + start * n_r * n_m
             first_dense = first_dense + pixels * groups * steps + start
-            drain_b = drain_b + in_rows * in_width * part
-            drain_all = drain_all + in_rows * in_width * total
-            load_inputs_b = load_inputs_b + in_rows * in_width * ci
-            first_inputs = first_inputs + in0 * in_width * ci
+            drain_b = drain_b + in_rows * in_width * held
+            drain_all = drain_all + in_rows * in_width * all_held
+            load_inputs_b = load_inputs_b + in_rows * in_width * stored(ci)
+            first_inputs = first_inputs + in0 * in_width * stored(ci)
             inputs = _ceil(ci, pi)
             need_w = need_w + groups * inputs
             need_a = need_a + pixels * inputs
             need_o = need_o + _ceil(in_width, lanes) * expand_rate * groups
         else:
-            load_inputs_b = load_inputs_b + in_rows * in_width * part
-            load_inputs_r = load_inputs_r + in_rows * in_width * (total - part)
-            first_inputs = first_inputs + in0 * in_width * part
+            load_inputs_b = load_inputs_b + in_rows * in_width * held
+            load_inputs_r = load_inputs_r + in_rows * in_width * (all_held - held)
+            first_inputs = first_inputs + in0 * in_width * held
         step = np.maximum(taps, _ceil(dw_po * dw_px, dw_post))
         across = _ceil(width, dw_px) * step
         depthwise_b = height * across * _ceil(part, dw_po) + start * n_r
@@ -136,8 +137,8 @@ class _Plan:
         if chain.project is not None:
             co = chain.project.outputs
             lanes = px * project_rate
-            pixels = _pixels(True, rows, width, lanes)
-            all_pixels = (n_r - 1) * pixels + _pixels(True, last_rows, width, lanes)
+            pixels = rows * _ceil(width, lanes)
+            all_pixels = height * _ceil(width, lanes)
             steps = np.maximum(_ceil(part, pi), project_rate)
             last_steps = np.maximum(_ceil(last_part, pi), project_rate)
             out_groups = _ceil(co, po)
@@ -145,24 +146,24 @@ class _Plan:
             dense_b = dense_b + all_pixels * out_groups * steps + start * n_r
             dense_all = dense_all + all_pixels * out_groups * all_steps + start * n_r * n_m
             first_dense = first_dense + pixels * out_groups * steps + start
-            drained = height * width * co
+            drained = height * width * stored(co)
             drain_all = drain_all + drained
             drain_b = drain_b + np.where(n_m == 1, drained, 0)
             store_all: Any = zero + drained
             store_b: Any = np.where(n_m == 1, drained, 0)
-            last_store = last_rows * width * co
+            last_store = last_rows * width * stored(co)
             last_drain: Any = last_store
             once = once + 8 * co
-            if chain.project.residual and not chain.local_residual:
+            if chain.project.residual:
                 load_inputs_b = load_inputs_b + drained
-                first_inputs = first_inputs + rows * width * co
+                first_inputs = first_inputs + rows * width * stored(co)
             need_w = need_w + out_groups * _ceil(part, pi)
             need_a = need_a + pixels * _ceil(part, pi)
             need_o = need_o + pixels * project_rate * out_groups
         else:
-            store_all = zero + height * width * total
-            store_b = height * width * part
-            last_store = last_rows * width * last_part
+            store_all = zero + height * width * all_held
+            store_b = height * width * held
+            last_store = last_rows * width * stored(last_part)
             last_drain = zero
 
         self.part, self.last_part, self.n_m, self.n_r = part, last_part, n_m, n_r

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.cost.memory import DEFAULT_TIMING, Timing, memory_cycles
-from codesign.cost.tiles import CHANNEL_SPLITS, INPUT_SPLITS, ORDERS, Order, row_tiles
+from codesign.cost.tiles import CHANNEL_SPLITS, INPUT_SPLITS, ORDERS, Order, row_tiles, stored
 from codesign.errors import InputError
 from codesign.space.accelerator import Engine
 from codesign.space.workload import LayerShape
@@ -217,7 +217,7 @@ def dense_prices(
     ti = _ceil(gi, np.array(INPUT_SPLITS).reshape(1, 1, 1, -1))
     pixels = _pixels(shape.flat, rows, width, lanes)
     all_pixels = (n_r - 1) * pixels + _pixels(shape.flat, last_rows, width, lanes)
-    row_bytes = shape.in_size[1] * ci
+    row_bytes = shape.in_size[1] * stored(ci)
     inputs0 = rows_in(shape, rows) * row_bytes
     inputs = (n_r - 1) * inputs0 + rows_in(shape, last_rows) * row_bytes
 
@@ -227,6 +227,8 @@ def dense_prices(
     weights0 = weight_bytes(channels)
     weights = (n_c - 1) * weights0 + weight_bytes(last_channels)
     area = height * width
+    out, last_out = stored(channels), stored(last_channels)  # as they stand in memory
+    all_out = (n_c - 1) * out + last_out
     sums = pixels * rate * tg
     for order in ORDERS:
         by_rows = order in ("spatial", "weights")
@@ -239,11 +241,11 @@ def dense_prices(
         if by_rows:
             tiles_b, tiles_r = n_r, n_r * (n_c - 1)
             compute_b = all_pixels * tg * steps + machine.timing.tile * n_r * n_i
-            store_b, store_r = area * channels, area * (co - channels)
+            store_b, store_r = area * out, area * (all_out - out)
         else:
             tiles_b, tiles_r = n_c, n_c * (n_r - 1)
             compute_b = pixels * go * steps + machine.timing.tile * n_c * n_i
-            store_b, store_r = rows * width * co, (height - rows) * width * co
+            store_b, store_r = rows * width * all_out, (height - rows) * width * all_out
         if order == "spatial":
             load_b = inputs + np.where((n_c > 1) | again, n_r, 1) * weights0
             load_r = np.where(again, (n_c - 1) * inputs, 0) + n_r * (weights - weights0)
@@ -257,15 +259,15 @@ def dense_prices(
             load_b = weights + inputs0
             load_r = inputs - inputs0 + np.where(again, (n_r - 1) * weights, 0)
         first = inputs0 + weights0
-        last = last_rows * width * last_channels
+        last = last_rows * width * last_out
         if shape.residual:
             load_b, load_r = load_b + store_b, load_r + store_r
-            first = first + rows * width * channels
+            first = first + rows * width * out
         cycles = _cycles(
             cores, axes, machine, compute_b, compute - compute_b, load_b, load_r, store_b, store_r,
             tiles_b, tiles_r, first, last, drain=True,
         )  # fmt: skip
-        traffic = load_b + load_r + area * co
+        traffic = load_b + load_r + area * all_out
         need_w = taps * (go * gi if order == "weights" else tg * t)
         held = shape.in_size[0] if order == "inputs" else rows_in(shape, rows)
         need_a = _pixels(shape.flat, held, shape.in_size[1], lanes) * (
@@ -329,20 +331,22 @@ def depthwise_table(
     start = machine.timing.tile
     in0 = rows_in(shape, rows) * shape.in_size[1]
     in_all = (n_r - 1) * in0 + rows_in(shape, last_rows) * shape.in_size[1]
-    load_b = in0 * co + (n_c - 1) * weight_bytes(channels) + weight_bytes(last_channels)
-    load_r = (in_all - in0) * co
-    store_b, store_r = rows * width * co, (height - rows) * width * co
-    first = in0 * channels + weight_bytes(channels)
+    out, last_out = stored(channels), stored(last_channels)
+    all_out = (n_c - 1) * out + last_out
+    load_b = in0 * all_out + (n_c - 1) * weight_bytes(channels) + weight_bytes(last_channels)
+    load_r = (in_all - in0) * all_out
+    store_b, store_r = rows * width * all_out, (height - rows) * width * all_out
+    first = in0 * out + weight_bytes(channels)
     if shape.residual:
         load_b, load_r = load_b + store_b, load_r + store_r
-        first = first + rows * width * channels
+        first = first + rows * width * out
     cycles = _cycles(
         cores, axes, machine, rows * across + start * n_c,
         (height - rows) * across + start * n_c * (n_r - 1),
         load_b, load_r, store_b, store_r, n_c, n_c * (n_r - 1), first,
-        last_rows * width * last_channels, drain=False,
+        last_rows * width * last_out, drain=False,
     )  # fmt: skip
-    traffic = load_b + load_r + height * width * co
+    traffic = load_b + load_r + height * width * all_out
     cells = _Cells(len(cores), grid.weight, grid.activation)
     held = rows_in(shape, rows) * _ceil(shape.in_size[1], px) * tg
     cycles, traffic = np.broadcast_arrays(cycles, traffic)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from codesign.space.accelerator import Engine
 from codesign.space.workload import LayerShape
@@ -50,6 +50,11 @@ class Tile:
 def ceil(a: int, b: int) -> int:
     """a / b rounded up."""
     return -(-a // b)
+
+
+def stored(channels: Any) -> Any:
+    """Channels as memory holds them: whole blocks of 8 (numbers or arrays)."""
+    return -(-channels // 8) * 8
 
 
 def row_tiles(rows: int) -> list[int]:

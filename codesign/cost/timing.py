@@ -26,6 +26,7 @@ from codesign.cost.tiles import (
     depthwise_need,
     depthwise_tiles,
     pixel_groups,
+    stored,
 )
 from codesign.errors import InfeasibleError
 from codesign.space.accelerator import Engine
@@ -106,10 +107,10 @@ def dense_cost(
             "weights": (c == 0, r == 0),
             "inputs": (c == 0, r == 0 or again),
         }[tile.order]
-        outputs = rows[r] * out_width * channels[c]
+        outputs = rows[r] * out_width * stored(channels[c])
         load = 0
         if load_inputs:
-            load += shape.rows_in(rows[r]) * shape.in_size[1] * shape.inputs
+            load += shape.rows_in(rows[r]) * shape.in_size[1] * stored(shape.inputs)
         if load_weights:
             load += ceil(channels[c] * shape.inputs * shape.taps * weight_bits, 8)
             load += 8 * channels[c]
@@ -178,8 +179,8 @@ def depthwise_cost(
     for c, width in enumerate(channels):
         for r, height in enumerate(rows):
             kind = kinds[min(r, 1)]
-            outputs = height * out_width * width
-            load = shape.rows_in(height) * shape.in_size[1] * width
+            outputs = height * out_width * stored(width)
+            load = shape.rows_in(height) * shape.in_size[1] * stored(width)
             if r == 0:
                 load += ceil(width * shape.taps * weight_bits, 8) + 8 * width
             if shape.residual:

@@ -69,8 +69,12 @@ class LayerShape:
 
     @property
     def output_bytes(self) -> int:
-        """Bytes of the result: one an element."""
-        return self.out_size[0] * self.out_size[1] * self.outputs
+        """Bytes of the result in memory: one an element, in whole blocks of 8 channels (of every
+        group)."""
+        channels = self.groups * (-(-self.outputs // self.groups // 8) * 8)
+        if self.kind == "depthwise":
+            channels = -(-self.outputs // 8) * 8
+        return self.out_size[0] * self.out_size[1] * channels
 
     def weight_bytes(self, bits: int) -> int:
         """Packed weights, and 4 bytes of bias and 4 of requantisation factors a channel."""

@@ -242,11 +242,18 @@ def _vector(filler: Filler, op: VectorOp, by: By) -> Any:
     return cycles, traffic, cycles, 0 * cycles, moved, np.ones(len(cycles), dtype=np.bool_)
 
 
+def _stored(shape: LayerShape) -> int:
+    """Bytes of the result: every group in whole blocks of 8 channels."""
+    parts = 1 if shape.kind == "depthwise" else shape.groups
+    blocks = parts * math.ceil(shape.outputs / parts / 8)
+    return 8 * blocks * shape.out_size[0] * shape.out_size[1]
+
+
 def _layer(filler: Filler, shape: LayerShape, row: Any, by: By) -> Any:
     runs = row < INFEASIBLE
     cycles, traffic = unpack(np.where(runs, row, 0), by)
     apart = filler.has_depthwise & (shape.kind == "depthwise")
-    store = shape.outputs * shape.out_size[0] * shape.out_size[1]
+    store = _stored(shape)
     moved = _moved(filler, np.where(runs, traffic - store, 0), store)
     return cycles, traffic, np.where(apart, 0, cycles), np.where(apart, cycles, 0), moved, runs
 
@@ -280,7 +287,7 @@ def _fused(
     runs = found < INFEASIBLE
     cycles, traffic = unpack(np.where(runs, found, 0), by)
     tail = shape.layers[-1]
-    store = tail.outputs * tail.out_size[0] * tail.out_size[1]
+    store = _stored(tail)
     moved = _moved(filler, np.where(runs, traffic - store, 0), store)
     return cycles, traffic, cycles, cycles, moved, runs
 
