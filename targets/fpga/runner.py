@@ -4,20 +4,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from codesign.errors import UnsupportedError
 from codesign.ir.interpret import run_values
 from codesign.space.device import load_device
 from codesign.targets.base import Array, Runner, Timing
-from codesign.targets.fpga.compile import Program, Segment
+from codesign.targets.fpga.compile import Program
 from codesign.targets.fpga.design import Hardware
-from codesign.targets.fpga.model.run import run_program
-from codesign.targets.fpga.sim.result import Region, SimResult
+from codesign.targets.fpga.sim.network import memory_bytes, simulate
+from codesign.targets.fpga.sim.result import SimResult
 from codesign.targets.fpga.sim.session import Session
 
 SIMULATED = "simulated.json"
@@ -41,49 +39,6 @@ def rtl_session(hardware: Hardware) -> Open:
     return start
 
 
-class Simulated:
-    """The ``Device`` of ``run_program``: each command list runs in the session."""
-
-    def __init__(self, program: Program, session: Session, reference: Mapping[str, Array]) -> None:
-        self.program, self.session, self.reference = program, session, reference
-        self.memory = np.zeros(program.memory_bytes, np.uint8)
-        self.memory[: len(program.image)] = np.frombuffer(program.image, np.uint8)
-        self.results: list[SimResult] = []
-        self._segments = {s.address: s for s in program.segments if s.kind == "accelerator"}
-
-    def run(self, address: int) -> int:
-        """One command list; raises RunError at the first wrong byte of a layer."""
-        segment = self._segments[address]
-        self.session.load(0, self.memory.tobytes())
-        result = self.session.run(
-            address, segment.commands, regions_of(self.program, segment, self.reference)
-        )
-        result.require_equal()
-        self.results.append(result)
-        content = self.session.read(0, len(self.memory))
-        self.memory[:] = np.frombuffer(content, np.uint8)
-        return len(segment.commands)
-
-
-def regions_of(
-    program: Program, segment: Segment, reference: Mapping[str, Array]
-) -> tuple[Region, ...]:
-    """What memory must hold after each layer of a segment, from the values of the reference."""
-    found = []
-    for made in segment.made:
-        if made.value not in reference:
-            continue
-        place = program.places[made.value]
-        found.append(
-            Region(
-                made.layer, made.unit, made.count, place.address,
-                place.pack(reference[made.value]), (place.blocks, place.rows, place.columns),
-                place.wide,
-            )
-        )  # fmt: skip
-    return tuple(found)
-
-
 class FpgaRunner(Runner):
     """Runs images one after the other; every layer is compared with the integer interpreter."""
 
@@ -103,10 +58,8 @@ class FpgaRunner(Runner):
         inputs = dict(zip(program.graph.inputs, arrays))
         reference = run_values(program.graph, inputs, keep="all")
         if self._session is None:
-            self._session = self.start(program.memory_bytes)
-        device = Simulated(program, self._session, reference)
-        outputs = run_program(program, inputs, device)
-        self.results = tuple(device.results)
+            self._session = self.start(memory_bytes(program))
+        outputs, self.results = simulate(program, inputs, self._session, reference)
         if self.directory is not None:
             text = json.dumps(simulated_data(program, self.results), indent=1)
             (self.directory.parent / f"{self.directory.name}.{SIMULATED}").write_text(text + "\n")
