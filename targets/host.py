@@ -38,6 +38,10 @@ from codesign.targets.tools import require_tool, why_missing
 
 if TYPE_CHECKING:
     from codesign.quant.formats import LayerFormat
+    from codesign.targets.tuning.database import TuningDatabase
+    from codesign.targets.tuning.tune import Budget, Outcome
+    from codesign.targets.tvm_lower.machine import Machine
+    from codesign.targets.tvm_lower.tiles import Tiles
 
 FORMAT = "codesign-host-build/1"
 LIBRARY = "network.so"
@@ -69,6 +73,10 @@ class HostTarget(Target):
     """Threads that a network runs on; 0 for one a core."""
     database: Path | None = None
     """Where measured layers are kept; None for the user's cache folder."""
+    tuned: bool = True
+    """Whether builds take tiles from the tuning database; else the fixed rules' tiles."""
+    tuning: Path | None = None
+    """The tuning database; None for the user's cache folder."""
 
     def unavailable(self) -> str | None:
         """Missing Python library or linker."""
@@ -89,10 +97,9 @@ class HostTarget(Target):
         with build_folder(out) as folder:
             from codesign.targets.deploy.folder import contents, manifest, write_deployment
             from codesign.targets.tvm_lower.compile import compile_graph, export
-            from codesign.targets.tvm_lower.machine import host_machine
 
-            machine = host_machine()
-            export(compile_graph(graph, machine), folder / LIBRARY, compiler)
+            machine = self.machine()
+            export(compile_graph(graph, machine, self.tiles()), folder / LIBRARY, compiler)
             if machine.arch in ARCHES:
                 write_deployment(folder, graph, ARCHES[machine.arch], sorted(machine.features))
             write_manifest(folder, manifest(
@@ -128,25 +135,94 @@ class HostTarget(Target):
         self.check(graph)
         require_tool("tvm")
         from codesign.targets.tvm_lower.compile import compile_graph
-        from codesign.targets.tvm_lower.machine import host_machine
 
         inputs, outputs = (
             tuple((name, graph.type(name)) for name in names)
             for names in (graph.inputs, graph.outputs)
         )
-        module = compile_graph(graph, host_machine()).jit()
+        module = compile_graph(graph, self.machine(), self.tiles()).jit()
         return HostRunner(module, inputs, outputs, self.threads)
 
+    def layer_runner(self, graph: Graph) -> HostRunner:
+        """As ``runner``, with images as they lie inside a network (channels last).
+
+        A layer alone is timed like this, else the change of order would count.
+        """
+        self.check(graph)
+        require_tool("tvm")
+        from codesign.targets.tvm_lower.compile import compile_graph
+
+        inputs, outputs = (
+            tuple((name, _as_stored(graph.type(name))) for name in names)
+            for names in (graph.inputs, graph.outputs)
+        )
+        module = compile_graph(graph, self.machine(), self.tiles(), as_stored=True).jit()
+        return HostRunner(module, inputs, outputs, self.threads)
+
+    def machine(self) -> Machine:
+        """This computer with the threads that are to be used."""
+        from dataclasses import replace
+
+        from codesign.targets.tvm_lower.machine import host_machine
+
+        machine = host_machine()
+        return replace(machine, threads=self.threads or machine.threads)
+
+    def tuning_database(self) -> TuningDatabase:
+        """Where tiles are kept."""
+        from codesign.targets.tuning.database import TuningDatabase, default_tuning
+
+        return TuningDatabase(self.tuning) if self.tuning else default_tuning()
+
+    def tiles(self) -> Tiles:
+        """The tiles that were tuned for this computer, by key."""
+        from codesign.targets.tvm_lower.tiles import no_tiles
+
+        if not self.tuned:
+            return no_tiles
+        found = self.tuning_database().all_best(self.machine_key())
+        return lambda key: found[key].tile if key in found else None
+
+    def tune(
+        self, graph: Graph, budget: Budget,
+        notice: Callable[[str, int, int], None] = lambda line, done, total: None,
+    ) -> Outcome:  # fmt: skip
+        """Measure tiles of the layers of ``graph`` and keep the best; builds take them."""
+        self.check(graph)
+        require_tool("tvm")
+        from codesign.targets.tuning.tune import tune
+
+        return tune(graph, self.machine(), self.machine_key(), self.tuning_database(), budget,
+                    notice)
+
     def latency_bound_ms(self, macs: int) -> float:
-        """The fastest instruction, twice a cycle, at 5 GHz on all threads: 64-byte dot products."""
+        """64-byte dot products twice a cycle, or half as wide ones with Winograd's 2.25 times
+        fewer products, at 5 GHz on all threads."""
         from codesign.targets.tvm_lower.machine import host_machine
 
         threads = self.threads or host_machine().threads
-        return macs / (2 * 64 * 5e9 * threads) * 1e3
+        return macs / (2 * 72 * 5e9 * threads) * 1e3
 
     def same_code(self, one: LayerFormat, other: LayerFormat) -> bool:
-        """All integer formats are kept in whole bytes and share one kernel."""
-        return one == other or not (one.is_float or other.is_float)
+        """Whether both formats use the same dot products, on unsigned and on signed inputs.
+
+        With VNNI all integer formats share one kernel. AVX2 multiplies narrow weights twice as
+        fast, so that formats differ.
+        """
+        if one == other or one.is_float or other.is_float:
+            return one == other
+        from codesign.targets.tvm_lower.isa import instruction_set
+        from codesign.targets.tvm_lower.isa.base import Range
+
+        isa = instruction_set(self.machine().isa)
+
+        def code(form: LayerFormat) -> list[tuple[str, int]]:
+            wide, bits = form.weight_bits or 8, form.act_bits or 8
+            weights = Range(1 - 2 ** (wide - 1), 2 ** (wide - 1) - 1)
+            ranges = Range(0, 2**bits - 1), Range(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+            return [(dot.name, dot.steps) for data in ranges for dot in isa.dots(data, weights)]
+
+        return code(one) == code(other)
 
     def machine_key(self) -> str:
         """What measured figures belong to besides the network."""
@@ -161,6 +237,18 @@ class HostTarget(Target):
             str(self.threads or machine.threads), version("apache-tvm"), str(KERNELS_VERSION),
         )  # fmt: skip
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
+
+    def layer_key(self, layer: Graph) -> str:
+        """Structure, formats as far as they change the code, and the tile if one was tuned."""
+        from codesign.targets.layers import structure_key
+        from codesign.targets.measured import stored_key
+        from codesign.targets.tvm_lower.tiles import tile_text
+
+        key = structure_key(layer)
+        tile = self.tiles()(key)
+        if self.machine().isa == "avx512-vnni":
+            key = stored_key(layer)
+        return key if tile is None else f"{key} {tile_text(tile)}"
 
     def layer_latency(self, graph: Graph) -> dict[str, Timing]:
         """Each layer of ``graph`` compiled and measured alone, or taken from the database."""
@@ -274,3 +362,11 @@ def _check_machine(directory: Path, manifest: dict[str, Any]) -> None:
             f"this one is {machine.arch}")
         raise InputError(f"{directory} was built for another CPU ({cpu.get('arch')} "
                          f"{cpu.get('mcpu') or 'baseline'}), {why}; build again here")
+
+
+def _as_stored(kind: TensorType) -> TensorType:
+    """An image type with its axes in the order in which it is stored inside a network."""
+    if kind.rank != 4:
+        return kind
+    n, c, h, w = kind.shape
+    return TensorType((n, h, w, c), kind.dtype)

@@ -32,6 +32,11 @@ def extract_layers(graph: Graph) -> dict[str, Graph]:
     return {name: _extract(graph, groups[name], name) for name in names if name in groups}
 
 
+def extract_group(graph: Graph, group: Group) -> Graph:
+    """A kernel as a graph of its own."""
+    return _extract(graph, group, group.head)
+
+
 def _group_of(graph: Graph, layer: str) -> Group:
     if layer not in {node.name for node in graph.layers()}:
         raise InputError(f"{graph.name} has no layer {layer!r}")

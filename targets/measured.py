@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from codesign.errors import InputError
 from codesign.ir.graph import Graph
@@ -109,6 +109,17 @@ class Measurable(Protocol):
         """A graph compiled and ready to run."""
 
 
+@runtime_checkable
+class Particular(Protocol):
+    """A target that runs a layer alone as inside a network, and knows when layers are alike."""
+
+    def layer_key(self, layer: Graph) -> str:
+        """What layers have in common that run the same code."""
+
+    def layer_runner(self, graph: Graph) -> Runner:
+        """As ``Measurable.runner``, with images as they lie inside a network."""
+
+
 def default_database() -> MeasuredDatabase:
     """The database in the user's cache folder."""
     from codesign.data.root import cache_dir
@@ -135,7 +146,7 @@ def measure_layers(
     for done, (name, layer) in enumerate(layers.items()):
         if progress is not None:
             progress(name, done, len(layers))
-        key = structure_key(layer, _stored)
+        key = target.layer_key(layer) if isinstance(target, Particular) else stored_key(layer)
         timing = known.get(key) or kept.get(key, machine)
         if timing is None:
             timing = _measure(target, layer)
@@ -144,10 +155,20 @@ def measure_layers(
     return timings
 
 
+def stored_key(layer: Graph) -> str:
+    """Structure, with formats that are stored alike counted as one."""
+    return structure_key(layer, _stored)
+
+
 def _stored(dtype: DType) -> str:
     return str(dtype.numpy)
 
 
 def _measure(target: Measurable, layer: Graph) -> Timing:
-    inputs = random_inputs(layer)
-    return target.runner(layer).time(inputs, repeats=REPEATS, warmup=WARMUP)
+    alone = target.layer_runner if isinstance(target, Particular) else target.runner
+    runner = alone(layer)
+    arrays = [
+        array.transpose(0, 2, 3, 1) if array.shape != kind.shape else array
+        for array, (_, kind) in zip(random_inputs(layer), runner.inputs)
+    ]
+    return runner.time(arrays, repeats=REPEATS, warmup=WARMUP)

@@ -200,15 +200,22 @@ def run(out: Path, json: bool, **given: Any) -> None:
     show.outcome(run_all(_design_options(**given), out, _progress(json)), out, json)
 
 
+tune_option = click.option(
+    "--tune", metavar="BUDGET",
+    help="First find faster tiles: a number of trials (200) or a time (60s, 5m).",
+)  # fmt: skip
+
+
 @app.command()
 @shared
 @folder_argument
+@tune_option
 @json_option
-def build(folder: Path, json: bool) -> None:
+def build(folder: Path, tune: str | None, json: bool) -> None:
     """Compile the design in DIR for its target."""
     from codesign.flow.building import build as build_it
 
-    show.place("build", build_it(folder, _progress(json)), json)
+    show.place("build", build_it(folder, _progress(json), tune), json)
 
 
 @app.command()
@@ -236,13 +243,17 @@ def verify(folder: Path, calib: Path | None, eval_: Path | None, seed: int, json
 @folder_argument
 @click.option("--refine", is_flag=True, help="Choose again under measured latencies.")
 @rpc_options
+@tune_option
 @json_option
 def measure(
-    folder: Path, refine: bool, rpc: str | None, rpc_key: str | None, json: bool
+    folder: Path, refine: bool, rpc: str | None, rpc_key: str | None, tune: str | None, json: bool
 ) -> None:
     """Time the built network and its layers on the target."""
+    from codesign.flow.building import build as build_it
     from codesign.flow.measuring import measure as time_it
 
+    if tune is not None:
+        build_it(folder, _progress(json), tune)
     found = time_it(folder, refine, _progress(json), rpc=rpc, rpc_key=rpc_key)
     show.measured(found, json)
 

@@ -13,21 +13,26 @@ from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import digest, file_digest, make_folder, read_json, write_json
 from codesign.ir.graph import Graph
 from codesign.ir.text import parse_graph
-from codesign.targets.base import Runner
+from codesign.targets.base import Runner, Target
 
 BUILD_FORMAT = "codesign-build/1"
 
 
-def build(folder: Path, progress: Progress = SILENT) -> Path:
+def build(folder: Path, progress: Progress = SILENT, tune: str | None = None) -> Path:
     """Compile the design in ``folder``; returns ``folder/build/<target>``.
 
-    A build of the same integer network for the same target is kept.
+    A build of the same integer network for the same target is kept. ``tune`` is a budget of
+    trials ("200") or time ("60s", "5m") for finding faster tiles first; what is found is kept in
+    the tuning database, which later builds take tiles from.
     """
     chosen = Design.load(folder)
     target = load_target(chosen.options.target).with_design(folder)
     out = folder / "build" / target.name
     stamp = folder / "build" / f"{target.name}.json"
     key = digest(file_digest(_require(folder / INTEGER_IR)), target)
+    if tune is not None:
+        _tune(target, load_integer(folder), tune, progress)
+        stamp.unlink(missing_ok=True)
     if stamp.is_file() and out.is_dir():
         kept = read_json(stamp, BUILD_FORMAT, "codesign build DIR")
         if kept.get("key") == key and _loads(chosen, out):
@@ -38,6 +43,22 @@ def build(folder: Path, progress: Progress = SILENT) -> Path:
         target.build(load_integer(folder), out)
     write_json(stamp, {"format": BUILD_FORMAT, "key": key, "target": target.name})
     return out
+
+
+def _tune(target: Target, graph: Graph, budget: str, progress: Progress) -> None:
+    """Find faster tiles, if the target has a tuner."""
+    from codesign.targets.tuning.tune import Budget
+
+    limit = Budget.parse(budget)
+    tuner = getattr(target, "tune", None)
+    if tuner is None:
+        raise InputError(f"target {target.name} has no tuner; leave out --tune")
+    with progress.task(f"Tuning for {target.name}, {budget}") as step:
+        done = tuner(graph, limit, lambda line, spent, whole: step(spent, whole))
+    progress.note(
+        f"tuned {done.kernels} kernels: {done.trials} trials in {done.seconds:.0f} s, "
+        f"{done.failed} failed, {done.improved} kernels faster than by the fixed rules (measured)"
+    )
 
 
 def is_built(folder: Path) -> bool:

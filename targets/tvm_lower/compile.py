@@ -12,6 +12,7 @@ from tvm import relax
 from codesign.ir.graph import Graph
 from codesign.targets.tvm_lower.lower import lower
 from codesign.targets.tvm_lower.machine import Machine
+from codesign.targets.tvm_lower.tiles import Tiles, no_tiles
 
 
 def tvm_target(machine: Machine) -> Any:
@@ -44,9 +45,12 @@ def pipeline() -> Any:
     )
 
 
-def compile_graph(graph: Graph, machine: Machine) -> Any:
-    """The executable of ``graph``; it has one function, ``main``."""
-    return tvm.compile(lower(graph, machine), tvm_target(machine), relax_pipeline=pipeline())
+def compile_graph(
+    graph: Graph, machine: Machine, tiles: Tiles = no_tiles, as_stored: bool = False
+) -> Any:
+    """The executable of ``graph``; it has one function, ``main``. See ``lower`` for options."""
+    module = lower(graph, machine, tiles, as_stored)
+    return tvm.compile(module, tvm_target(machine), relax_pipeline=pipeline())
 
 
 def export(executable: Any, path: Path, compiler: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from tvm import relax, te
 
 from codesign.ir.graph import Graph, Node
+from codesign.targets.layers import extract_group, structure_key
 from codesign.targets.tvm_lower import vnni as vnni  # registers the tensor intrinsic
 from codesign.targets.tvm_lower.anchor import Anchor
 from codesign.targets.tvm_lower.dense import make_dense
@@ -29,17 +30,22 @@ from codesign.targets.tvm_lower.others import ANCHORS
 from codesign.targets.tvm_lower.schedule import schedule
 from codesign.targets.tvm_lower.templates.make import write_kernel
 from codesign.targets.tvm_lower.templates.workload import find_workload
+from codesign.targets.tvm_lower.tiles import Tiles, no_tiles
 
 _IMAGES = frozenset({"conv2d", "pool2d", "resize"})
 """Operators that like their images channels-last."""
 
 
-def lower(graph: Graph, machine: Machine) -> Any:
+def lower(
+    graph: Graph, machine: Machine, tiles: Tiles = no_tiles, as_stored: bool = False
+) -> Any:
     """The Relax module of ``graph`` with one function ``main``, which returns a tuple.
 
     Inputs and results are row-major in logical order; sub-byte formats take a byte an element.
+    ``tiles`` gives the tile of a kernel by its key. With ``as_stored`` images come and go as they
+    lie inside a network, channels last: to measure a layer without the change of order.
     """
-    return _Lowering(graph, machine).module()
+    return _Lowering(graph, machine, tiles, as_stored).module()
 
 
 @dataclass
@@ -52,9 +58,10 @@ class _Written:
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, machine: Machine) -> None:
+    def __init__(self, graph: Graph, machine: Machine, tiles: Tiles, as_stored: bool) -> None:
         self.graph = graph
         self.machine = machine
+        self.tiles, self.as_stored = tiles, as_stored
         self.builder = relax.BlockBuilder()
         self.values: dict[str, Any] = {}
         """Relax variables of the values, in memory order."""
@@ -65,19 +72,27 @@ class _Lowering:
         parameters = []
         for name in graph.inputs:
             kind = graph.type(name)
-            info = relax.TensorType(kind.shape, storage(kind.dtype))
+            info = relax.TensorType(self._interface(name), storage(kind.dtype))
             parameters.append(relax.Var(f"in_{name.replace('.', '_')}", info))
         with builder.function("main", parameters):
             with builder.dataflow():
                 for name, parameter in zip(graph.inputs, parameters):
                     kind = graph.type(name)
-                    self.layouts[name] = identity(kind.rank)
-                    self.values[name] = self._reshaped(parameter, self._memory(name), kind.shape)
+                    stored = self.as_stored and kind.rank == 4
+                    self.layouts[name] = NHWC if stored else identity(kind.rank)
+                    self.values[name] = self._reshaped(
+                        parameter, self._memory(name), self._interface(name)
+                    )
                 for group in make_groups(graph):
                     self._group(group)
                 results = [builder.emit_output(self._output(name)) for name in graph.outputs]
             builder.emit_func_output(relax.Tuple(results))
         return builder.finalize()
+
+    def _interface(self, name: str) -> tuple[int, ...]:
+        """Shape of an input as it is handed over."""
+        shape = self.graph.type(name).shape
+        return physical(shape, NHWC) if self.as_stored and len(shape) == 4 else shape
 
     def _reshaped(self, value: Any, shape: tuple[int, ...], given: tuple[int, ...]) -> Any:
         if tuple(shape) == tuple(given):
@@ -110,7 +125,12 @@ class _Lowering:
         workload = find_workload(self.graph, group)
         if workload is None:
             return False
-        found = write_kernel(self.graph, self.layouts, group, workload, self.machine, self._chain)
+        tile = None
+        if self.tiles is not no_tiles:
+            tile = self.tiles(structure_key(extract_group(self.graph, group)))
+        found = write_kernel(
+            self.graph, self.layouts, group, workload, self.machine, self._chain, tile
+        )
         if found is None:
             return False
         shape = physical(self.graph.type(group.tail).shape, found.perm)
@@ -207,6 +227,8 @@ class _Lowering:
         if name in self.graph.constants:
             value = self.graph.constants[name]
             return relax.const(value, str(value.dtype))
+        if self.as_stored:
+            return self._reshaped(self.values[name], self._memory(name), self._memory(name))
         moving = [axis for axis in self.layouts[name] if kind.shape[axis] > 1]
         if moving != sorted(moving):
             return self._row_major(name)

@@ -8,6 +8,7 @@ the tuning database and manifests hold. Needs no TVM.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -79,6 +80,15 @@ TILES: dict[str, type[Tile]] = {
     kind.template: kind for kind in (DirectTile, WinogradTile, DepthwiseTile, DefaultTile)
 }
 """Class of each template's tile."""
+
+
+Tiles = Callable[[str], "Tile | None"]
+"""The tile of a kernel by the key of its structure; None for the fixed rules."""
+
+
+def no_tiles(key: str) -> Tile | None:
+    """The fixed rules for every kernel."""
+    return None
 
 
 def tile_text(tile: Tile) -> str:

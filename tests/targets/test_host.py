@@ -343,10 +343,17 @@ def test_unsupported_are_listed_together() -> None:
         HostTarget().runner(graph)
 
 
-def test_same_code() -> None:
+def test_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    from codesign.targets.tvm_lower.machine import x86_machine
+
     w8a8, w4a2, floating = (load_format(text) for text in ("w8a8", "w4a2", "float"))
     target = HostTarget()
-    assert target.same_code(w8a8, w4a2)
+    where = {"level": "cascadelake"}
+    monkeypatch.setattr(HostTarget, "machine", lambda self: x86_machine(where["level"]))
+    assert target.same_code(w8a8, w4a2)  # vpdpbusd for all
+    where["level"] = "haswell"
+    assert not target.same_code(w8a8, w4a2)  # vpmaddubsw is exact for narrow formats only
+    assert target.same_code(load_format("w8a4"), load_format("w8a4"))
     assert target.same_code(floating, floating)
     assert not target.same_code(w8a8, floating)
     assert target.latency_bound_ms(10**9) > 0

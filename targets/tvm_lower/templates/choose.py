@@ -104,3 +104,15 @@ def dots_for(workload: Workload, isa: InstructionSet, weights: npt.NDArray[Any])
     inputs, ranged = data_range(workload.data), weight_range(weights, workload.weight)
     lanewise = isa.lanewise(inputs, ranged) if workload.depthwise else None
     return Dots(isa.dots(inputs, ranged), winograd_dots(workload, isa, weights), lanewise)
+
+
+def suits(tile: Tile, workload: Workload, dots: Dots) -> bool:
+    """Whether a tile can be used; one from a database may be of other circumstances."""
+    if isinstance(tile, WinogradTile):
+        return bool(dots.winograd) and workload.channels % dots.winograd[0].lanes == 0
+    if isinstance(tile, DepthwiseTile):
+        lanes = 8 if dots.lanewise is not None else dots.each[0].lanes if dots.each else 0
+        return workload.depthwise and lanes > 0 and workload.groups % lanes == 0
+    if isinstance(tile, DirectTile):
+        return not workload.depthwise and tile.dot < len(dots.direct)
+    return True

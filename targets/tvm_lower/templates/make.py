@@ -26,7 +26,7 @@ from codesign.targets.tvm_lower.kernel import (
     storage,
 )
 from codesign.targets.tvm_lower.machine import Machine
-from codesign.targets.tvm_lower.templates.choose import default_tile, dots_for
+from codesign.targets.tvm_lower.templates.choose import default_tile, dots_for, suits
 from codesign.targets.tvm_lower.templates.depthwise import depthwise
 from codesign.targets.tvm_lower.templates.depthwise_bytes import depthwise_bytes
 from codesign.targets.tvm_lower.templates.direct import direct
@@ -40,7 +40,13 @@ from codesign.targets.tvm_lower.templates.epilogue import (
 from codesign.targets.tvm_lower.templates.request import Request, correction
 from codesign.targets.tvm_lower.templates.winograd import winograd
 from codesign.targets.tvm_lower.templates.workload import Workload
-from codesign.targets.tvm_lower.tiles import DepthwiseTile, DirectTile, WinogradTile
+from codesign.targets.tvm_lower.tiles import (
+    DefaultTile,
+    DepthwiseTile,
+    DirectTile,
+    Tile,
+    WinogradTile,
+)
 
 Chain = Callable[[Kernel, Group, dict[str, Reader]], Reader]
 
@@ -56,17 +62,22 @@ class Written:
 
 def write_kernel(
     graph: Graph, layouts: Mapping[str, Perm], group: Group, workload: Workload,
-    machine: Machine, chain: Chain,
+    machine: Machine, chain: Chain, chosen: Tile | None = None,
 ) -> Written | None:  # fmt: skip
-    """The kernel of ``group``, or None if the instruction set has no exact dot for it."""
+    """The kernel of ``group``, or None if the instruction set has no exact dot for it.
+
+    A ``chosen`` tile that does not suit the workload gives way to the fixed rules.
+    """
     isa = instruction_set(machine.isa)
     head, tail = graph.nodes[group.head], graph.nodes[group.tail]
     weights = graph.constants[head.inputs[1]]
     if weights.ndim == 2:
         weights = weights[:, :, None, None]
     dots = dots_for(workload, isa, weights)
-    tile = default_tile(workload, isa, dots, machine.threads)
-    if tile is None:
+    tile = chosen
+    if tile is None or not suits(tile, workload, dots):
+        tile = default_tile(workload, isa, dots, machine.threads)
+    if tile is None or isinstance(tile, DefaultTile):
         return None
     perm = NHWC if head.op.name == "conv2d" else identity(tail.type.rank)
     kernel = BufferKernel(graph, layouts)

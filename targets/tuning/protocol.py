@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tuner and its worker process say to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codesign.ir.graph import Graph
+from codesign.targets.tvm_lower.machine import Machine
+from codesign.targets.tvm_lower.tiles import Tile
+
+
+@dataclass(frozen=True)
+class Request:
+    """Build a layer with a tile and time it."""
+
+    graph: Graph
+    machine: Machine
+    tile: Tile | None
+    """None for the fixed rules."""
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Times in milliseconds and a digest of the results."""
+
+    samples_ms: tuple[float, ...]
+    digest: str
+    error: str = ""

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that builds and times candidates; ``runner`` starts it and survives it.
+
+Requests come as pickles on standard input, one reply each goes to the descriptor that standard
+output was at the start; anything that code prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+from typing import Any
+
+from codesign.targets.tuning.protocol import Reply, Request
+
+_SAMPLE_SECONDS = 1e-3
+
+
+def measure(request: Request) -> Reply:
+    """Build, run once for the digest, then time calls of about a millisecond a sample."""
+    import hashlib
+
+    import tvm
+    from tvm import relax
+
+    from codesign.targets.layers import random_inputs
+    from codesign.targets.tvm_lower.compile import compile_graph
+    from codesign.targets.tvm_lower.kernel import NHWC
+
+    executable = compile_graph(
+        request.graph, request.machine, lambda key: request.tile, as_stored=True
+    )
+    main = relax.VirtualMachine(executable.jit(), tvm.cpu())["main"]
+    arrays = [
+        array.transpose(NHWC).copy() if array.ndim == 4 else array
+        for array in random_inputs(request.graph)
+    ]
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    digest = hashlib.sha256()
+    for result in main(*tensors):
+        digest.update(result.numpy().tobytes())
+    start = time.perf_counter()
+    main(*tensors)
+    calls = max(1, round(_SAMPLE_SECONDS / max(time.perf_counter() - start, 1e-6)))
+    samples = []
+    for _ in range(request.repeats):
+        start = time.perf_counter()
+        for _ in range(calls):
+            main(*tensors)
+        samples.append((time.perf_counter() - start) / calls * 1e3)
+    return Reply(tuple(samples), digest.hexdigest())
+
+
+def _answer(request: Request) -> Reply:
+    try:
+        return measure(request)
+    except Exception as error:  # a tile that cannot be built is a result, too
+        return Reply((), "", f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}")
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    os.environ["TVM_BIND_THREADS"] = "0"
+    requests: Any = sys.stdin.buffer
+    while True:
+        try:
+            request = pickle.load(requests)
+        except EOFError:
+            return
+        os.environ.setdefault("TVM_NUM_THREADS", str(request.machine.threads))
+        pickle.dump(_answer(request), replies)
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The templates' kernels equal the interpreter bit for bit, whatever tile is chosen."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from codesign.ir import Graph, GraphBuilder, TensorType, interpret, ops
+from codesign.ir.types import DType
+from codesign.targets.host import HostRunner, HostTarget
+from codesign.targets.layers import extract_layers, random_inputs, structure_key
+from codesign.targets.tvm_lower.compile import compile_graph, tvm_target
+from codesign.targets.tvm_lower.groups import make_groups
+from codesign.targets.tvm_lower.isa import instruction_set
+from codesign.targets.tvm_lower.isa.base import Range
+from codesign.targets.tvm_lower.lower import lower
+from codesign.targets.tvm_lower.machine import host_machine, x86_machine
+from codesign.targets.tvm_lower.templates.choose import dots_for
+from codesign.targets.tvm_lower.templates.space import candidates
+from codesign.targets.tvm_lower.templates.workload import find_workload
+from codesign.targets.tvm_lower.tiles import DirectTile, Tile, WinogradTile
+from tests.targets.checks import extremes
+
+
+def convolution(
+    shape: tuple[int, int, int, int], outputs: int, size: int, stride: int = 1, groups: int = 1,
+    padding: int = 1, data: str = "u8", weight: int = 8, residual: bool = False,
+) -> Graph:  # fmt: skip
+    """conv2d, bias, requantize and perhaps a requantised residual, all at their extremes."""
+    rng = np.random.default_rng([outputs, size, weight])
+    b = GraphBuilder("conv")
+    x = b.input("x", TensorType(shape, DType.parse(data)))
+    limit = 2 ** (weight - 1) - 1
+    kernel = (outputs, shape[1] // groups, size, size)
+    w = np.where(rng.random(kernel) < 0.7, rng.choice([-limit, limit], kernel), 0)
+    values = w.astype(np.int8)
+    signed = DType("signed", weight)
+    bias = rng.integers(-(2**16), 2**16, outputs).astype(np.int32)
+    conv = b.add(
+        ops.Conv2d((stride, stride), (padding,) * 4, (1, 1), groups),
+        [x, b.constant(values, "w", signed), b.constant(bias, "bias")], "conv",
+    )  # fmt: skip
+    m = rng.integers(2**15, 2**16, outputs).astype(np.int32)
+    e = rng.integers(24, 29, outputs).astype(np.int32)
+    u8 = DType.parse("u8")
+    y = b.add(ops.Requantize(u8 if not residual else DType.parse("s16"),
+                             0 if not residual else -32768, 255 if not residual else 32767, 1),
+              [conv, b.constant(m, "m"), b.constant(e, "e")], "y")  # fmt: skip
+    if residual:
+        side = b.input("side", TensorType(b.type(y).shape, u8))
+        scaled = b.add(ops.Requantize(DType.parse("s16"), -32768, 32767, -1),
+                       [side, b.constant(np.int32(40000)), b.constant(np.int32(15))])  # fmt: skip
+        y = b.add(ops.Clip(u8, 0, 255), [b.add(ops.Add(), [y, scaled])], "z")
+    return b.finish([y])
+
+
+CASES = {
+    "3x3": convolution((1, 16, 9, 7), 24, 3),
+    "3x3 residual": convolution((1, 16, 8, 8), 16, 3, residual=True),
+    "3x3 signed": convolution((2, 16, 5, 6), 8, 3, data="s8"),
+    "1x1": convolution((1, 24, 7, 7), 40, 1, padding=0),
+    "stem": convolution((1, 3, 13, 13), 16, 7, stride=2, padding=3),
+    "narrow weights": convolution((1, 20, 6, 6), 19, 3, weight=4),
+    "narrow weights, signed": convolution((1, 64, 5, 5), 16, 3, weight=5, data="s8"),
+    "depthwise": convolution((1, 24, 8, 9), 24, 3, groups=24),
+    "depthwise 5x5 stride 2": convolution((2, 16, 9, 9), 16, 5, 2, groups=16, padding=2),
+}
+
+
+def tiles_of(graph: Graph) -> tuple[Tile, ...]:
+    (group,) = make_groups(graph)
+    workload = find_workload(graph, group)
+    assert workload is not None
+    machine = host_machine()
+    isa = instruction_set(machine.isa)
+    dots = dots_for(workload, isa, graph.constants[graph.nodes[group.head].inputs[1]])
+    return candidates(workload, isa, dots, machine.threads)
+
+
+def with_tile(graph: Graph, tile: Tile | None) -> HostRunner:
+    module = compile_graph(graph, host_machine(), lambda key: tile).jit()
+    kinds = [tuple((n, graph.type(n)) for n in names) for names in (graph.inputs, graph.outputs)]
+    return HostRunner(module, kinds[0], kinds[1])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_kind_of_tile_is_exact(name: str) -> None:
+    graph = CASES[name]
+    tiles = tiles_of(graph)
+    if host_machine().isa == "avx2":
+        assert tiles
+    # one of each kind, and tiles that do not divide the image
+    chosen: dict[object, Tile | None] = {None: None}
+    for tile in tiles:
+        key = (type(tile), getattr(tile, "dot", 0), getattr(tile, "channels_outer", 0))
+        chosen.setdefault(key, tile)
+    if "depthwise" not in name:
+        chosen["odd"] = DirectTile(5, 3, 0, False, True)
+    inputs = [random_inputs(graph), *extremes(graph)]
+    expected = [interpret.run(graph, *arrays) for arrays in inputs]
+    for found in chosen.values():
+        runner = with_tile(graph, found)
+        for arrays, wanted in zip(inputs, expected):
+            np.testing.assert_array_equal(runner.run(*arrays)[0], wanted[0], err_msg=str(found))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", CASES)
+def test_every_tile_is_exact(name: str) -> None:
+    graph = CASES[name]
+    inputs = extremes(graph)
+    expected = [interpret.run(graph, *arrays) for arrays in inputs]
+    for tile in tiles_of(graph):
+        runner = with_tile(graph, tile)
+        for arrays, wanted in zip(inputs, expected):
+            np.testing.assert_array_equal(runner.run(*arrays)[0], wanted[0], err_msg=str(tile))
+
+
+def test_saturating_products_are_not_used_where_they_saturate() -> None:
+    dots = instruction_set("avx2").dots
+    u8 = Range(0, 255)
+    assert [d.name for d in dots(u8, Range(-127, 127))] == ["vpmaddwd"]
+    for limit in (63, 31, 15, 7, 3, 1):
+        dot = dots(u8, Range(-limit, limit))[0]
+        # the s16 sums of two products a step never pass the ends
+        assert dot.name == "vpmaddubsw"
+        assert dot.steps * 2 * 255 * limit <= 32767 < (dot.steps + 1) * 2 * 255 * limit
+    assert dots(Range(0, 127), Range(-127, 127))[0].steps == 1
+    assert dots(Range(-2000, 2000), Range(-2000, 2000))[0].name == "vpmaddwd"
+    assert dots(Range(0, 2**16), Range(-1, 1)) == ()
+
+
+def test_winograd_is_left_out_where_its_sums_might_not_fit() -> None:
+    from codesign.targets.tvm_lower.templates.winograd import winograd_dots
+
+    graph = convolution((1, 16, 8, 8), 8, 3)
+    (group,) = make_groups(graph)
+    workload = find_workload(graph, group)
+    assert workload is not None
+    isa = instruction_set("avx2")
+    full = np.full((8, 1024, 3, 3), 127, np.int8)
+    assert winograd_dots(workload, isa, full)
+    # 4 · 255 · 127 · 9 · 2048 passes 2^31
+    assert winograd_dots(workload, isa, np.full((8, 2048, 3, 3), 127, np.int8)) == ()
+
+
+def test_a_tile_that_does_not_suit_gives_way_to_the_rules() -> None:
+    graph = CASES["1x1"]
+    runner = with_tile(graph, WinogradTile(4, 2))
+    (x,) = random_inputs(graph)
+    np.testing.assert_array_equal(runner.run(x)[0], interpret.run(graph, x)[0])
+
+
+@pytest.mark.parametrize(("level", "instruction"), [
+    ("cascadelake", "vpdpbusd"), ("haswell", "vpmaddwd"),
+])  # fmt: skip
+def test_other_levels_compile_to_their_dot_products(level: str, instruction: str) -> None:
+    import tvm
+
+    machine = x86_machine(level, threads=2)
+    module = lower(CASES["1x1"], machine, as_stored=True)
+    (name,) = [v.name_hint for v in module.functions if v.name_hint.startswith("k_")]
+    built = tvm.compile(tvm.IRModule({name: module[name]}), tvm_target(machine))
+    assembly = built.mod.inspect_source("s")
+    assert len(re.findall(instruction, assembly)) >= 4
+
+
+def test_layers_alone_are_keyed_as_inside_the_network() -> None:
+    """The tuner measures extracted layers; the build must find their tiles."""
+    seen: list[str] = []
+
+    def tiles(key: str) -> None:
+        seen.append(key)
+
+    graph = CASES["3x3 residual"]
+    lower(graph, host_machine(), tiles)
+    (layer,) = extract_layers(graph).values()
+    assert seen == [structure_key(layer)]
+
+
+def test_all_cores_are_used() -> None:
+    import tvm
+
+    target = HostTarget()
+    graph = CASES["3x3"]
+    target.runner(graph).run(*random_inputs(graph))
+    assert int(tvm.get_global_func("runtime.NumThreads")()) == host_machine().threads
