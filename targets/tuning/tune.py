@@ -147,9 +147,9 @@ def tune(
     tasks = tasks_of(graph, machine)
     done = failed = 0
     with runner or IsolatedRunner() as worker:
-        for task in tasks:
-            task.tried = database.trials(task.key, machine_key)
-            task.left = [t for t in task.left if t not in task.tried or t == task.default]
+        for one in tasks:
+            one.tried = database.trials(one.key, machine_key)
+            one.left = [t for t in one.left if t not in one.tried or t == one.default]
 
         def spent() -> bool:
             if budget.trials is not None:
