@@ -152,6 +152,10 @@ class Target(ABC):
     def layer_latency(self, graph: Graph) -> dict[str, Timing]:
         """Latency of each layer of ``graph`` alone, by name; ``latency_kind`` says what it is."""
 
+    def modelled_counts(self, directory: Path) -> dict[str, int]:
+        """What is counted of one call of the build in ``directory`` where it cannot be timed."""
+        return {}
+
     def latency_bound_ms(self, macs: int) -> float:
         """Milliseconds that no layer of ``macs`` multiply-accumulates can beat here.
 

@@ -130,6 +130,8 @@ def measured(found: Measured, json: bool) -> None:
             f"\nnetwork {found.modelled_ms:.3f} ms ({found.kind}: sum of its layers) on "
             f"{found.machine}; not measured"
         )
+        if "total" in found.counts:
+            click.echo(f"{found.counts['total']:,} instructions a call (counted under emulation)")
         return
     click.echo(
         f"\nnetwork {found.network_ms:.3f} ms (measured, median of {found.samples}; least "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from codesign.flow.artifact import Design
@@ -46,6 +46,8 @@ class Measured:
     design_digest: str
     kind: str = "measured"
     """What the layers' latencies are: measured, simulated or modelled."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """What was counted of one call where it could not be timed: emulated instructions."""
 
     @property
     def model_error(self) -> float | None:
@@ -94,6 +96,10 @@ def measure(
             timing = target.load(folder / "build" / target.name).time(
                 [noise_inputs(graph, batch, chosen.options.seed)]
             )
+    counts: dict[str, int] = {}
+    if target.latency_kind == "modelled":
+        with progress.task(f"Counting instructions for {target.name}"):
+            counts = target.modelled_counts(folder / "build" / target.name)
     known = {(layer, name) for layer, name in chosen.choices.items()} | {
         (facts.name, name)
         for facts in chosen.layers
@@ -117,6 +123,7 @@ def measure(
         table_share=len(known) / entries if target.latency_kind == "measured" else 0.0,
         design_digest=file_digest(folder / "design.json"),
         kind=target.latency_kind,
+        counts=counts,
     )
     write_json(
         folder / "measured.json",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -129,6 +129,15 @@ class ArmTarget(Target):
 
         return {name: Timing((ms,)) for name, ms in layer_ms(graph, self.board).items()}
 
+    def modelled_counts(self, directory: Path) -> dict[str, int]:
+        """Instructions of one call, by class; empty without an emulator or a C compiler."""
+        if why_missing(f"qemu-{self.board.arch}", "c++"):
+            return {}
+        from codesign.targets.arm.icount import count_instructions
+
+        counts = count_instructions(directory, self.board)
+        return {**asdict(counts), "total": counts.total}
+
     def latency_bound_ms(self, macs: int) -> float:
         """No layer is modelled faster than at the board's peak rate."""
         from codesign.targets.arm.model import peak_macs_per_s
@@ -136,8 +145,10 @@ class ArmTarget(Target):
         return macs / peak_macs_per_s(self.board) * 1e3
 
     def same_code(self, one: LayerFormat, other: LayerFormat) -> bool:
-        """All integer formats are kept in whole bytes and share one kernel."""
-        return one == other or not (one.is_float or other.is_float)
+        """All integer formats are kept in bytes; plain NEON widens sums of narrow ones later."""
+        if one == other or one.is_float or other.is_float:
+            return one == other
+        return "dotprod" in self.board.features
 
 
 def board_class(path: Path) -> type[ArmTarget]:

@@ -28,6 +28,7 @@ def folder(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert outcome.measured.network_ms is None
     assert outcome.measured.model_error is None
     assert outcome.measured.table_share == 0
+    assert outcome.measured.counts["total"] > 100_000
     assert 0 < outcome.measured.modelled_ms < 1.0
     return out
 

@@ -51,6 +51,7 @@ def gather(folder: Path) -> dict[str, Any]:
             "measured": measured.network_ms if measured else None,
         },
         "latency_kind": load_target(chosen.options.target).latency_kind,
+        "counts": measured.counts if measured else None,
         "latency_error": measured.model_error if measured else None,
         "layers_ms": measured.layers_ms if measured else None,
         "reference_ms": measured.reference_ms if measured else None,
