@@ -118,6 +118,10 @@ class Target(ABC):
     latency_kind: ClassVar[LatencyKind] = "measured"
     """What ``layer_latency`` is. If it is not measured, networks are not timed here."""
 
+    def rung_inputs(self, graph: Graph) -> int | None:
+        """Inputs that its rung can compare in reasonable time; None for as many as there are."""
+        return None
+
     def with_design(self, folder: Path) -> Target:
         """The target with what a design's folder says of it beside the network (FPGA boards: the
         accelerator). Raises InputError if that is missing."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from codesign.errors import InputError, UnsupportedError
+from codesign.ir.analysis import layer_stats
 from codesign.ir.graph import Graph
 from codesign.ir.text import parse_graph, print_graph
 from codesign.space.device import Device, load_device
@@ -51,6 +52,11 @@ class FpgaTarget(Target):
     def unsupported(self, graph: Graph) -> tuple[Unsupported, ...]:
         """Nothing: what the accelerator has no unit for runs on the ARM cores beside it."""
         return ()
+
+    def rung_inputs(self, graph: Graph) -> int:
+        """A simulated image of 300 million multiplications takes minutes."""
+        macs = sum(stats.macs for stats in layer_stats(graph))
+        return int(min(20, max(1, 150_000_000 // max(macs, 1))))
 
     def with_design(self, folder: Path) -> FpgaTarget:
         """The target with the accelerator of a design's folder; raises InputError."""

@@ -12,6 +12,7 @@ from codesign.flow.artifact import Design
 from codesign.flow.ladder import LADDER_FORMAT, RUNGS, networks_digest
 from codesign.flow.measuring import Measured
 from codesign.flow.prepare import load_target
+from codesign.flow.report.hardware import hardware_data
 from codesign.flow.store import file_digest, read_json
 
 FORMAT = "codesign-report/1"
@@ -32,6 +33,10 @@ def gather(folder: Path) -> dict[str, Any]:
             for name in RUNGS
         ]
     facts = chosen.accuracy
+    hardware = hardware_data(folder)
+    simulated = None
+    if hardware and hardware["cycles"]["simulated"]:
+        simulated = hardware["cycles"]["simulated"] / hardware["clock_hz"] * 1e3
     return {
         "format": FORMAT,
         "name": chosen.name,
@@ -47,7 +52,7 @@ def gather(folder: Path) -> dict[str, Any]:
         "ladder": rungs,
         "latency_ms": {
             "modelled": measured.modelled_ms if measured else chosen.totals.get("latency"),
-            "simulated": None,
+            "simulated": simulated,
             "measured": measured.network_ms if measured else None,
         },
         "latency_kind": load_target(chosen.options.target).latency_kind,
@@ -57,8 +62,12 @@ def gather(folder: Path) -> dict[str, Any]:
         "reference_ms": measured.reference_ms if measured else None,
         "table_share": measured.table_share if measured else None,
         "machine": measured.machine if measured else None,
-        "cycles": {"modelled": None, "simulated": None},
-        "resources": {},
+        "cycles": {
+            "modelled": hardware["cycles"]["modelled"] if hardware else None,
+            "simulated": hardware["cycles"]["simulated"] if hardware else None,
+        },
+        "resources": hardware["resources"] if hardware else {},
+        "hardware": hardware,
         "accuracy": {
             "float": facts.baseline,
             "predicted": facts.predicted,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any
 
+from codesign.flow.report import hardware
 from codesign.flow.report.style import CSS
 
 Data = Mapping[str, Any]
@@ -20,6 +21,7 @@ def page(data: Data, drawing: str) -> str:
         _missing(data),
         _certificate(data),
         _layers(data),
+        hardware.section(data),
         _accuracy(data),
         _ladder(data),
         _network(drawing),
