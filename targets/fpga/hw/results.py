@@ -97,21 +97,24 @@ class Results(wiring.Component):
         entry = Signal(self.entry)
         d = Signal(DESTINATION, reset_less=True)
         busy, fresh = Signal(), Signal()
+        following, waiting = Signal(DESTINATION, reset_less=True), Signal()
         m.d.comb += [
             queue.w_data.eq(self.push.entry), queue.w_en.eq(self.push.valid),
-            entry.eq(queue.r_data), self.command.ready.eq(~busy),
+            entry.eq(queue.r_data), self.command.ready.eq(~waiting),
         ]  # fmt: skip
-        with m.If(self.command.valid & ~busy):
-            m.d.sync += [d.eq(self.command.payload), busy.eq(1), fresh.eq(1)]
         with m.If(fresh):
             m.d.sync += fresh.eq(0)
+        with m.If(waiting & ~busy):
+            m.d.sync += [d.eq(following), busy.eq(1), fresh.eq(1), waiting.eq(0)]
+        with m.If(self.command.valid & ~waiting):
+            m.d.sync += [following.eq(self.command.payload), waiting.eq(1)]
         have = busy & ~fresh & queue.r_rdy
         sub = Signal(range(max(2, self.pixels)))
         half = Signal()
         two = (~d.wide & ~d.to_chip & (entry.count == 2)) if self.pixels == 2 else Value.cast(0)
         some = entry.count != 0
         halves = self.target.kind == "dense" and self.target.pi == 4
-        whole = half | ~d.to_chip if halves else Value.cast(1)
+        whole = half | ~d.to_chip | ~some if halves else Value.cast(1)
         final = Signal()
         m.d.comb += final.eq((~some | (sub + 1 + two >= entry.count)) & whole)
         closing = entry.last & final

@@ -121,8 +121,8 @@ class Walker(wiring.Component):
         double = cmd.double if dense else Value.cast(0)
         lanes = Mux(double, 2 * e.px, e.px) if e.double else e.px
 
-        ready = ~active & (gap == 0)
-        m.d.comb += [self.command.ready.eq(ready), self.idle.eq(~active & (gap == 0))]
+        ready = ~active & (gap == 0) & (pace == 0)
+        m.d.comb += [self.command.ready.eq(ready), self.idle.eq(ready)]
         with m.If(gap != 0):
             m.d.sync += gap.eq(gap - 1)
         with m.If(pace != 0):
@@ -140,7 +140,7 @@ class Walker(wiring.Component):
 
         with m.If(self.command.valid & ready):
             m.d.sync += [
-                cmd.eq(given), active.eq(1), first.eq(1), fresh.eq(1), pace.eq(0),
+                cmd.eq(given), active.eq(1), first.eq(1), fresh.eq(1),
                 left["c"].eq(given.inputs - 1 if dense else 0), left["t"].eq(given.taps - 1),
                 left["p"].eq(given.steps - 1), left["y"].eq(given.rows - 1),
                 left["g"].eq(given.groups - 1), c.eq(0), tap.eq(given.tap_base),

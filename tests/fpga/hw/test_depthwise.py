@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,10 @@ def totals(e: Engine, f: Fields, taps: list[Tap], act: Any, weights: Any) -> Any
     return found
 
 
+def _at(found: Any, b: int, y: int, x: int, c: int) -> int:
+    return int(found[b, y, x, c])
+
+
 def check(e: Engine, target: Engine, commands: int, seed: int, port_bits: int = 64) -> None:
     rng = np.random.default_rng(seed)
     bench = Bench(DepthwisePart(e, target, port_bits))
@@ -88,7 +93,7 @@ def check(e: Engine, target: Engine, commands: int, seed: int, port_bits: int = 
                 f["address"] += k << 16
                 f["place_base"] = f["place_base"] % 4 // 2 * 2 + 2048 // 6 * k // 2 * 2
                 found = totals(e, f, taps, act, weights)
-                expected.add(f, lambda b, y, x, c, found=found: int(found[b, y, x, c]))
+                expected.add(f, partial(_at, found))
             outside.memory.clear()
             outside.chip.clear()
             spent = outside.run(Unit.DEPTHWISE, listed, calm)

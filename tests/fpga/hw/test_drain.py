@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def check(e: Engine, target: Engine, commands: int, seed: int, port_bits: int = 
             for k, f in enumerate(listed):  # apart from each other
                 f["address"] += k << 16
                 f["place_base"] = f["place_base"] % 4 + 2048 // 6 * k // 2 * 2
-                expected.add(f, lambda b, y, x, c, f=f: _sum(sums, e, f, b, y, x, c))
+                expected.add(f, partial(_sum, sums, e, f))
             outside.memory.clear()
             outside.chip.clear()
             outside.run(Unit.DRAIN, listed, calm)
@@ -70,9 +71,10 @@ def check(e: Engine, target: Engine, commands: int, seed: int, port_bits: int = 
 
 
 def same(outside: Outside, expected: Expected, where: str) -> None:
-    for found, wanted in (
+    pairs: list[tuple[dict[Any, int], dict[Any, int]]] = [
         (outside.memory, expected.memory), (outside.chip, expected.chip),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for found, wanted in pairs:
         assert found.keys() == wanted.keys(), where
         wrong = {k: (v, wanted[k]) for k, v in found.items() if v != wanted[k]}
         assert not wrong, (where, wrong)
