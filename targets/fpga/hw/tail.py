@@ -115,14 +115,11 @@ class Tail(wiring.Component):
         pending = Signal()  # begun, first feed not yet at the end
         room = Signal(range(DEPTH + 1), init=DEPTH)
         words = Signal(8)
-        feeding = Signal(range(LATENCY + 2))  # cycles until the pipeline is empty
+        flying = Signal(range(DEPTH + 1))  # entries that have their room but are not there yet
         waits = Signal()
         start = Signal()
-        with m.If(self.feed.valid):
-            m.d.sync += feeding.eq(LATENCY + 1)
-        with m.Elif(feeding != 0):
-            m.d.sync += feeding.eq(feeding - 1)
-        quiet = (feeding == 0) & ~self.feed.valid
+        m.d.sync += flying.eq(flying + self.reserve - results.push.valid)
+        quiet = flying == 0
         m.d.comb += [
             self.ready.eq(~pending & results.command.ready),
             results.command.valid.eq(self.begin), results.command.payload.eq(self.destination),
