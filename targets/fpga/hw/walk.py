@@ -107,7 +107,9 @@ class Walker(wiring.Component):
         e, given = self.engine, self.command.payload
         cmd = Signal(command_layout(self.unit), reset_less=True)
         active = Signal()
-        gap = Signal(range(GAP + 1))
+        # a depthwise step ends `least` cycles after the last one's end at the earliest
+        pause = GAP - 1 if dense else max(0, self.least - 2)
+        gap = Signal(range(pause + 2))
         pace = Signal(range(max(2, self.least) + 1))
         left = {
             "c": Signal(8), "t": Signal(7), "p": Signal(14), "y": Signal(10), "g": Signal(10),
@@ -121,7 +123,7 @@ class Walker(wiring.Component):
         double = cmd.double if dense else Value.cast(0)
         lanes = Mux(double, 2 * e.px, e.px) if e.double else e.px
 
-        ready = ~active & (gap == 0) & (pace == 0)
+        ready = ~active & (gap == 0)
         m.d.comb += [self.command.ready.eq(ready), self.idle.eq(ready)]
         with m.If(gap != 0):
             m.d.sync += gap.eq(gap - 1)
@@ -186,7 +188,7 @@ class Walker(wiring.Component):
                     blocks.eq(blocks - e.po // BLOCK),
                 ]  # fmt: skip
             with m.If(over["g"]):
-                m.d.sync += [active.eq(0), gap.eq(GAP - 1 if dense else 0)]
+                m.d.sync += [active.eq(0), gap.eq(pause)]
 
         beat = Signal(beat_layout(e))
         group_blocks = max(1, e.po // BLOCK)
