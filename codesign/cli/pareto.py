@@ -17,7 +17,13 @@ _ROWS = 24
 
 @app.command()
 @design_options
-@click.option("--x", default="size", show_default=True, help="Metric: latency, size, loss, bops.")
+@click.option(
+    "--x",
+    default="size",
+    show_default=True,
+    help="Metric: latency, size, loss, bops; of an FPGA board latency, size, loss, energy, "
+    "traffic, dsp, lut, ff, ramb18.",
+)
 @click.option("--y", default="loss", show_default=True, help="Metric, least for each x.")
 @click.option(
     "--points",

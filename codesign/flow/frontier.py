@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from codesign.errors import InfeasibleError, InputError
 from codesign.flow.store import digest, write_text
@@ -80,6 +80,52 @@ class Question:
         """Inverse of ``units``."""
         return to_decimal(units, self.problem.metrics[self.second].digits)
 
+    def least(self) -> Decimal | None:
+        """The least second metric under the problem's limits; None where time ended."""
+        found = solve(
+            self.problem.with_objective(self.second), self.solver, self.time_limit, explain=False
+        )
+        return found.objective if found.status is Status.OPTIMAL else None
+
+    def no_points(self, status: Status) -> InfeasibleError:
+        """Why there is no frontier."""
+        return _no_points(self, status)
+
+
+class AnyPoint(Protocol):
+    """What the explorer knows of a point."""
+
+    @property
+    def second(self) -> Decimal:
+        """The second metric's total."""
+
+    @property
+    def bound(self) -> Decimal | None:
+        """The bound on it that the point was found under."""
+
+
+P = TypeVar("P", bound=AnyPoint)
+Q = TypeVar("Q", bound=AnyPoint, covariant=True)
+
+
+class Asks(Protocol[Q]):
+    """A question that the explorer can ask: ``Question``, or one of a joint problem."""
+
+    def ask(self, bound: Decimal | None) -> Q | Status:
+        """The point under a bound on the second metric, or why there is none."""
+
+    def least(self) -> Decimal | None:
+        """The least second metric."""
+
+    def units(self, value: Decimal) -> int:
+        """A total of the second metric in its units."""
+
+    def decimal(self, units: int) -> Decimal:
+        """Inverse of ``units``."""
+
+    def no_points(self, status: Status) -> InfeasibleError:
+        """Why there is no frontier."""
+
 
 class _Enough(Exception):
     """One point was wanted."""
@@ -137,17 +183,17 @@ def _line(point: ParetoPoint) -> str:
 
 
 @dataclass
-class Explorer:
+class Explorer(Generic[P]):
     """Fills the gaps of a frontier."""
 
-    question: Question
+    question: Asks[P]
     cap: int = 0
     """Most points; 0 for all."""
     jobs: int = 1
-    on_point: Callable[[ParetoPoint], None] = lambda point: None
+    on_point: Callable[[P], None] = lambda point: None
     """Called for every answer as it comes in, in this process."""
     on_count: Callable[[int], None] = lambda count: None
-    points: dict[int, ParetoPoint] = field(default_factory=dict)
+    points: dict[int, P] = field(default_factory=dict)
     """By the second metric in its units."""
     reach: dict[int, int] = field(default_factory=dict)
     """The greatest bound that each of them is known to answer."""
@@ -156,7 +202,7 @@ class Explorer:
     given_up: set[int] = field(default_factory=set)
     """Bounds whose point was not proven in time."""
 
-    def run(self, known: Sequence[ParetoPoint] = ()) -> bool:
+    def run(self, known: Sequence[P] = ()) -> bool:
         """Fill ``points``; True when the frontier is complete. Raises InfeasibleError."""
         for point in known:
             self._take(point)
@@ -176,22 +222,17 @@ class Explorer:
         if _EVERYTHING not in self.reach.values():
             top = question.ask(None)
             if isinstance(top, Status):
-                raise _no_points(question, top)
+                raise question.no_points(top)
             self._record(None, top)
-        least = solve(
-            question.problem.with_objective(question.second),
-            question.solver,
-            question.time_limit,
-            explain=False,
-        )
-        if least.status is not Status.OPTIMAL or least.objective is None:
+        least = question.least()
+        if least is None:
             self.given_up.add(min(self.points) - 1)
             return
-        bound = question.units(least.objective)
+        bound = question.units(least)
         if bound not in self.points:
-            self._record(bound, question.ask(least.objective))
+            self._record(bound, question.ask(least))
 
-    def _record(self, bound: int | None, answer: ParetoPoint | Status) -> None:
+    def _record(self, bound: int | None, answer: P | Status) -> None:
         if isinstance(answer, Status):
             assert bound is not None
             self.given_up.add(bound)
@@ -202,7 +243,7 @@ class Explorer:
         else:
             self.met.add(self.question.units(answer.second))
 
-    def _take(self, point: ParetoPoint) -> bool:
+    def _take(self, point: P) -> bool:
         """Whether the point is new."""
         low = self.question.units(point.second)
         top = _EVERYTHING if point.bound is None else self.question.units(point.bound)
@@ -236,13 +277,13 @@ class Explorer:
             found += sorted({start + max(1, width * k // (share + 1)) for k in range(1, share + 1)})
         return found
 
-    def _answers(self, bounds: Sequence[int]) -> Iterable[tuple[int, ParetoPoint | Status]]:
+    def _answers(self, bounds: Sequence[int]) -> Iterable[tuple[int, P | Status]]:
         question = self.question
         if self.jobs == 1 or len(bounds) == 1:
             return ((b, question.ask(question.decimal(b))) for b in bounds)
         return self._parallel(bounds)
 
-    def _parallel(self, bounds: Sequence[int]) -> Iterator[tuple[int, ParetoPoint | Status]]:
+    def _parallel(self, bounds: Sequence[int]) -> Iterator[tuple[int, P | Status]]:
         import joblib
 
         tasks = [joblib.delayed(_asked)(self.question, bound) for bound in bounds]
@@ -254,7 +295,7 @@ class Explorer:
         yield from answers
 
 
-def _asked(question: Question, bound: int) -> tuple[int, ParetoPoint | Status]:
+def _asked(question: Asks[P], bound: int) -> tuple[int, P | Status]:
     return bound, question.ask(question.decimal(bound))
 
 

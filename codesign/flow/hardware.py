@@ -54,8 +54,7 @@ def solve_hardware(
     for name, value in limits(tables, options, loss_limit).items():
         if name not in _TO_JOINT:
             raise InputError(
-                f"--limit {name}: an FPGA design has no such limit (it has "
-                f"{', '.join(_TO_JOINT)})"
+                f"--limit {name}: an FPGA design has no such limit (it has {', '.join(_TO_JOINT)})"
             )
         key, factor = _TO_JOINT[name]
         given[key] = value * factor

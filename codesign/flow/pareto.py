@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from codesign.errors import InputError
 from codesign.flow.choose import LOSS_KINDS, Session
 from codesign.flow.frontier import Explorer, PointFile, Question
 from codesign.flow.options import METRIC_UNITS, OBJECTIVES, DesignOptions
-from codesign.flow.prepare import prepare
+from codesign.flow.prepare import load_target, prepare
 from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import digest, file_digest, make_folder, read_json, write_json, write_text
 from codesign.flow.tables import Tables, limits, to_problem
@@ -39,10 +39,14 @@ class Design:
     """Percent, measured."""
     within_limits: bool = True
     """Whether it keeps the user's limits; a uniform design need not."""
+    hardware: Mapping[str, Any] | None = None
+    """On an FPGA board: the accelerator, fused chains and modelled resources."""
 
     def to_data(self, x: str, y: str) -> dict[str, Any]:
         """For JSON."""
         data = {"x": self.totals[x], "y": self.totals[y], **vars(self)}
+        if self.hardware is None:
+            del data["hardware"]
         return {key: dict(v) if isinstance(v, Mapping) else v for key, v in data.items()}
 
 
@@ -67,6 +71,7 @@ class Frontier:
     samples: int | None = None
     """Inputs that accuracies were measured on."""
     input_digest: str = ""
+    units: Mapping[str, str] = field(default_factory=lambda: METRIC_UNITS)
 
     def to_data(self) -> dict[str, Any]:
         """The file's content; totals are exact decimals."""
@@ -74,8 +79,8 @@ class Frontier:
             "format": FORMAT,
             "name": self.name,
             "target": self.target,
-            "x": {"metric": self.x, "unit": METRIC_UNITS[self.x]},
-            "y": {"metric": self.y, "unit": METRIC_UNITS[self.y]},
+            "x": {"metric": self.x, "unit": self.units[self.x]},
+            "y": {"metric": self.y, "unit": self.units[self.y]},
             "complete": self.complete,
             "why": self.why,
             "limits": dict(self.limits),
@@ -111,6 +116,8 @@ def pareto(
     out = make_folder(out)
     prepared = prepare(options, progress)
     session = Session(prepared, progress)
+    if prepared.target.device is not None:
+        return _on_board(session, out, x, y, points, measure)
     if "latency" in (x, y) or options.wants_latency:
         _measure_latencies(session, out)
     tables = session.tables
@@ -133,13 +140,7 @@ def pareto(
     base = None
     if measure:
         base, designs, uniform = _accuracies(session, out, designs, uniform)
-    why = ""
-    if not complete:
-        why = (
-            f"--time-limit {options.time_limit:g} s ended before every point was proven"
-            if explorer.given_up
-            else f"--points {points} reached; give --points 0 for all there are"
-        )
+    why = _why_not(options, points, bool(explorer.given_up)) if not complete else ""
     found = Frontier(
         name=prepared.name,
         target=options.target,
@@ -155,6 +156,51 @@ def pareto(
         samples=None if prepared.eval is None or not measure else len(prepared.eval[0]),
         input_digest=prepared.input_digest,
     )
+    return _written(found, out)
+
+
+def _on_board(
+    session: Session, out: Path, x: str, y: str, points: int, measure: bool
+) -> Frontier:  # fmt: skip
+    """The frontier of an FPGA board: the joint problem at every point."""
+    from codesign.flow import board_pareto as board
+
+    prepared, options = session.prepared, session.options
+    device = prepared.target.device
+    assert device is not None
+    asked = limits(session.tables, options, None)
+    question = board.board_question(session, device, x, y, asked)
+    designs, complete, late = board.explore(session, question, out, points)
+    base = None
+    if measure:
+        base, designs, _ = _accuracies(session, out, designs, {})
+    found = Frontier(
+        name=prepared.name,
+        target=options.target,
+        x=x,
+        y=y,
+        points=designs,
+        uniform={},
+        complete=complete,
+        why=_why_not(options, points, late) if not complete else "",
+        limits=asked,
+        loss_kind=LOSS_KINDS[session.method],
+        float_accuracy=base,
+        samples=None if prepared.eval is None or not measure else len(prepared.eval[0]),
+        input_digest=prepared.input_digest,
+        units=board.UNITS,
+    )
+    return _written(found, out)
+
+
+def _why_not(options: DesignOptions, points: int, late: bool) -> str:
+    """Why a frontier is not complete."""
+    if late:
+        return f"--time-limit {options.time_limit:g} s ended before every point was proven"
+    return f"--points {points} reached; give --points 0 for all there are"
+
+
+def _written(found: Frontier, out: Path) -> Frontier:
     from codesign.flow.pareto_plot import page  # plotly takes a moment to import
 
     write_text(out / "pareto.json", dump_json(found.to_data()) + "\n")
@@ -163,9 +209,12 @@ def pareto(
 
 
 def _check(options: DesignOptions, x: str, y: str, points: int, measure: bool) -> None:
-    for flag, metric in (("--x", x), ("--y", y)):
-        if metric not in OBJECTIVES:
-            raise InputError(f"{flag} {metric!r}: expected one of {', '.join(OBJECTIVES)}")
+    if load_target(options.target).device is not None:
+        from codesign.flow.board_pareto import check_metrics
+
+        check_metrics(x, y, options)
+    else:
+        _check_metrics(x, y)
     if x == y:
         raise InputError(f"--x {x} --y {y}: a frontier needs two different metrics")
     if points < 0 or points == 1:
@@ -183,6 +232,12 @@ def _check(options: DesignOptions, x: str, y: str, points: int, measure: bool) -
         )
     if measure and options.eval is None:
         raise InputError("--measure: accuracy is measured on labelled data; give --eval X.npz")
+
+
+def _check_metrics(x: str, y: str) -> None:
+    for flag, metric in (("--x", x), ("--y", y)):
+        if metric not in OBJECTIVES:
+            raise InputError(f"{flag} {metric!r}: expected one of {', '.join(OBJECTIVES)}")
 
 
 def _measure_latencies(session: Session, out: Path) -> None:

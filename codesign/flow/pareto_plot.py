@@ -6,7 +6,6 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from codesign.flow.options import METRIC_UNITS
 from codesign.solvers.decimals import plain
 
 if TYPE_CHECKING:
@@ -76,7 +75,8 @@ def page(found: Frontier) -> str:
         row=1,
         col=1,
     )
-    formats = list(found.uniform)
+    used = (name for p in points for name in p.choices.values())
+    formats = list(found.uniform) or sorted(set(used), reverse=True)
     layers = list(points[0].choices)
     # sharp steps: one colour a format
     colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(formats))]
@@ -103,7 +103,7 @@ def page(found: Frontier) -> str:
         row=2,
         col=1,
     )
-    figure.update_xaxes(title_text=f"{found.x}: {METRIC_UNITS[found.x]}", row=1, col=1)
+    figure.update_xaxes(title_text=f"{found.x}: {found.units[found.x]}", row=1, col=1)
     figure.update_yaxes(title_text=found.y, row=1, col=1)
     figure.update_xaxes(title_text=f"point, from the least {found.x}", row=2, col=1)
     figure.update_yaxes(autorange="reversed", row=2, col=1)
@@ -138,6 +138,8 @@ def label(design: Design, found: Frontier) -> str:
     lines += [f"{name}: {plain(value)}" for name, value in design.totals.items()]
     if design.accuracy is not None:
         lines.append(f"accuracy: {design.accuracy:.2f} % (measured)")
+    if design.hardware is not None:
+        lines.append(f"accelerator: {escape(str(design.hardware['name']))} (modelled)")
     if design.certificate is not None:
         proof = design.certificate
         lines.append(f"{proof['status']}: no design of this {found.x} has less {found.y}")

@@ -65,7 +65,7 @@ def brute(problem: Problem, first: str, second: str) -> list[Point]:
     )
 
 
-def points(explorer: Explorer) -> list[Point]:
+def points(explorer: Explorer[ParetoPoint]) -> list[Point]:
     return sorted((p.first, p.second) for p in explorer.points.values())
 
 

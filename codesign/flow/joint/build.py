@@ -97,7 +97,7 @@ def joint_problem(
     }  # fmt: skip
     # what is larger is never slower and never moves more, but may trade one for the other
     safe = (
-        minimised not in RESOURCES
+        not {minimised, *also} & set(RESOURCES)
         and not (timed and used & set(MOVED))
         and not any(
             side == "min" and LIMITS.get(key, key) not in (*CHOICE, INTERVAL) for key, side in sides

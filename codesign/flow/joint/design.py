@@ -120,4 +120,5 @@ def design_of(
         to_decimal(energy, 3), size,
         None if loss is None else to_decimal(loss, problem.digits["loss"]),
         interval=interval, busy=busy, stream=problem.stream, totals=totals,
+        place=place, columns=columns,
     )  # fmt: skip

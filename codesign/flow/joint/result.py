@@ -48,10 +48,27 @@ class Certificate:
             "architectures_pruned": self.pruned,
             "architectures_generated": self.generated,
             "architectures_undominated": self.undominated,
+            "architectures_tabled": self.tabled,
             "seconds": self.seconds,
             "seconds_tables": self.seconds_tables,
             "warm": self.warm,
         }
+
+    @staticmethod
+    def from_data(data: Mapping[str, Any]) -> Certificate:
+        """Inverse of ``to_data``; raises KeyError and ValueError."""
+
+        def number(name: str) -> Decimal | None:
+            return None if data[name] is None else Decimal(data[name])
+
+        tables = float(data["seconds_tables"])
+        return Certificate(
+            Status(data["status"]), number("objective"), number("bound"),
+            int(data["architectures_generated"]), int(data["architectures_undominated"]),
+            int(data["architectures_solved"]), int(data["architectures_pruned"]),
+            int(data["architectures_tabled"]), tables, float(data["seconds"]) - tables,
+            float(data["seconds"]), bool(data["warm"]),
+        )  # fmt: skip
 
     @property
     def gap(self) -> Decimal | None:
@@ -112,6 +129,10 @@ class JointResult:
     """Whether the engines work on different images at once."""
     totals: Mapping[str, int] = field(default_factory=dict)
     """Every metric in the tables' units."""
+    place: int = -1
+    """Of the accelerator in the problem's space."""
+    columns: tuple[int, ...] = ()
+    """The option of each unit in the problem's tables."""
 
     @property
     def latency_ms(self) -> float:
