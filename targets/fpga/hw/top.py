@@ -54,7 +54,7 @@ def sanitised(name: str) -> str:
     return word if word[0].isalpha() else f"x{word}"
 
 
-class Top(Elaboratable):  # type: ignore[misc]
+class Top(Elaboratable):
     """Ports as Vivado and the bench expect them: ``m_axi_…``, ``s_axi_…``, ``irq``, ``trace_…``.
 
     With ``onchip`` there is no ``m_axi``; a host reaches the memory through registers.
@@ -145,7 +145,7 @@ class Top(Elaboratable):  # type: ignore[misc]
         bits = self.port.bits
         buffers = {}
         for name, engine in (("dense", self.dense), ("depthwise", self.depthwise)):
-            made = {
+            made: dict[str, Any] = {
                 "weight": WeightBuffer(engine, bits),
                 "param": ParamBuffer(),
                 "tap": TapBuffer(),
@@ -187,13 +187,14 @@ def _width(member: Any) -> Any:
     return member.shape
 
 
-def verilog(top: Top, name: str = NAME) -> str:
-    """Verilog of the accelerator; module ``name`` (sanitised). Takes some seconds.
+def verilog(top: Top | Accelerator, name: str = NAME) -> str:
+    """Verilog of an accelerator; module ``name`` (sanitised). Takes some seconds.
 
     Raises InputError for sizes that no hardware is generated for.
     """
     from amaranth.back import verilog as back
 
+    top = Top(top) if isinstance(top, Accelerator) else top
     text: str = back.convert(
         top, name=sanitised(name), ports=top.ports, emit_src=False, strip_internal_attrs=True
     )

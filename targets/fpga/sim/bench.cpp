@@ -39,7 +39,7 @@ double sc_time_stamp() { return 0; }
 // Memory and its timing: sim/dram.py says what the parameters mean and sim/slow.py does the same.
 struct Dram {
   int64_t latency = 0, num = 1, den = 1, granule = 1, refresh_interval = 0, refresh_cycles = 0,
-          turnaround = 0, outstanding = 16, write_latency = 0, batch = 32, stall = 0;
+          turnaround = 0, outstanding = 16, write_latency = 0, batch = 2048, stall = 0;
   u32 seed = 1;
   struct Read { u64 address; int beats; u64 ready; };
   struct Write { u64 address; int beats, length; };
@@ -49,8 +49,11 @@ struct Dram {
   std::deque<Write> writes;
   std::deque<u64> responses;
   std::deque<Beat> slot;
+  static const size_t ROOM = 4096 / BYTES;  // beats that the controller holds for each direction
   bool writing = false, ar = false, aw = false, w = false, r = false, b = false, bad_write = false;
   int64_t budget = 0, streak = 0;
+  size_t held = 0;                 // beats taken from the port, not yet moved
+  std::deque<int> lengths;         // beats still to be moved of each burst that was begun
   u64 hold = 0;
 
   bool chance() {  // xorshift32
@@ -68,24 +71,34 @@ struct Dram {
     budget += num;
     if (budget > 4 * cost()) budget = 4 * cost();
     bool refreshing = refresh_interval && (int64_t)(now % refresh_interval) < refresh_cycles;
-    bool can_read = !reads.empty() && reads.front().ready <= now && slot.size() < 2;
-    bool can_write = !writes.empty();
-    bool tired = streak >= batch;
-    if (writing ? can_read && (!can_write || tired) : can_write && (!can_read || tired)) {
-      writing = !writing;
-      streak = 0;
-      hold = now + turnaround;
-    }
-    bool free = !refreshing && budget >= cost() && now >= hold;
-    w = writing && can_write && free && !chance();
-    if (!writing && can_read && free) {
-      Read &head = reads.front();
-      slot.push_back({head.address, head.beats == 1, head.address + BYTES > bytes.size()});
-      head.address += BYTES;
-      budget -= cost();
-      streak++;
-      if (--head.beats == 0) reads.pop_front();
-    }
+    if (!refreshing && now >= hold)
+      while (budget >= cost()) {
+        bool can_read = !reads.empty() && reads.front().ready <= now && slot.size() < ROOM;
+        bool can_write = held > 0;
+        bool tired = streak >= batch;
+        if (writing ? can_read && (!can_write || tired) : can_write && (!can_read || tired)) {
+          writing = !writing;
+          streak = 0;
+          hold = now + turnaround;
+          if (turnaround) break;
+        }
+        if (writing ? !can_write : !can_read) break;
+        if (writing) {
+          held--;
+          if (--lengths.front() == 0) {
+            responses.push_back(now + write_latency);
+            lengths.pop_front();
+          }
+        } else {
+          Read &head = reads.front();
+          slot.push_back({head.address, head.beats == 1, head.address + BYTES > bytes.size()});
+          head.address += BYTES;
+          if (--head.beats == 0) reads.pop_front();
+        }
+        budget -= cost();
+        streak += BYTES;
+      }
+    w = !writes.empty() && held < ROOM && !chance();
     ar = (int64_t)reads.size() < outstanding && !chance();
     aw = (int64_t)writes.size() < outstanding && !chance();
     r = !slot.empty() && (r || !chance());
@@ -162,16 +175,13 @@ struct Bench {
           write_bytes++;
         }
       dram.bad_write |= bad;
+      if (head.beats == head.length) dram.lengths.push_back(head.length);
       head.address += BYTES;
-      dram.budget -= dram.cost();
-      dram.streak++;
+      dram.held++;
       write_busy++;
       head.beats--;
       if ((head.beats == 0) != (bool)top.m_axi_wlast) fail("WLAST at the wrong beat");
-      if (head.beats == 0) {
-        dram.responses.push_back(now + dram.write_latency);
-        dram.writes.pop_front();
-      }
+      if (head.beats == 0) dram.writes.pop_front();
     }
     if (dram.b && top.m_axi_bready) {
       dram.responses.pop_front();
@@ -359,7 +369,7 @@ int main(int argc, char **argv) {
     if (what == "memory") {  // bytes
       u64 size;
       words >> size;
-      dram.bytes.assign((size + BYTES - 1) / BYTES * BYTES, 0);
+      dram.bytes.assign((size / 4096 + 2) * 4096, 0);  // the fetcher reads ahead
     } else if (what == "dram") {  // timing
       words >> dram.latency >> dram.num >> dram.den >> dram.granule >> dram.refresh_interval >>
           dram.refresh_cycles >> dram.turnaround >> dram.outstanding >> dram.write_latency >>

@@ -4,14 +4,15 @@
 Bursts are answered in order. A beat moves when the budget, filled with the bandwidth each cycle,
 holds its bytes; a burst that does not fill whole access granules pays for them all the same. After
 each change between reads and writes nothing moves for ``turnaround`` cycles; the direction changes
-when it has nothing to do or after ``batch`` beats while the other waits. Every
-``refresh_interval`` cycles nothing moves for ``refresh_cycles``.
+when it has nothing to do or after ``batch`` bytes while the other waits. Every
+``refresh_interval`` cycles nothing moves for ``refresh_cycles``. Between the memory and the port
+the controller holds up to 4 KiB of each direction (64 entries of 64 bytes, as Zynq UltraScale+'s
+DDR controller, UG1085), so the port's two channels each move a beat a cycle at best.
 
 Figures of a board: peak bandwidth, efficiency of long reads and latency come from its file in
-``codesign/space/devices`` (source there). Refresh is JEDEC's: 7.8 µs
-between refreshes of 350 ns for an 8 Gbit DDR3/DDR4 device (JESD79-3F table 61, JESD79-4
-table 36), 3.9 µs and 180 ns all-bank for 8 Gbit LPDDR4 (JESD209-4).
-The turn-around is the data bus's idle time between a read and a write,
+``codesign/space/devices`` (source there). Refresh is JEDEC's: 7.8 µs between refreshes of
+350 ns for an 8 Gbit DDR3/DDR4 device (JESD79-3F table 61, JESD79-4 table 36), 3.9 µs and 180 ns all-bank for
+8 Gbit LPDDR4 (JESD209-4). The turn-around is the data bus's idle time between a read and a write,
 about CL + burst + tWTR of a DDR4-2400 CL17 part, 30 ns. The efficiency of the file holds for long
 reads with refresh counted in. All of this is assumed until a board confirms it.
 """
@@ -44,7 +45,8 @@ class Dram:
     """Bursts of each direction that wait in the controller."""
     write_latency: int = 10
     """Cycles from a burst's last beat to its response."""
-    batch: int = 32
+    batch: int = 2048
+    """Bytes."""
     stall: int = 0
     """Of 256: chance of holding a handshake back for a cycle; for tests."""
     seed: int = 1

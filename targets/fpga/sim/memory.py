@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 
 from codesign.targets.fpga.sim.dram import Dram
 
+ROOM = 4096
+"""Bytes that the controller holds for each direction."""
+
 
 @dataclass
 class _Burst:
     address: int
     beats: int
     ready: int = 0
+    begun: bool = False
 
 
 @dataclass
@@ -39,6 +43,8 @@ class AxiMemory:
     writes: deque[_Burst] = field(default_factory=deque)
     responses: deque[int] = field(default_factory=deque)
     slot: deque[tuple[int, bool]] = field(default_factory=deque)
+    lengths: deque[int] = field(default_factory=deque)
+    held: int = 0
     writing: bool = False
     budget: int = 0
     streak: int = 0
@@ -76,25 +82,9 @@ class AxiMemory:
         t, step, ready = self.timing, self.bits // 8, self.ready
         self.budget = min(self.budget + t.bytes_per_cycle.numerator, 4 * self._cost)
         refreshing = bool(t.refresh_interval) and self.now % t.refresh_interval < t.refresh_cycles
-        can_read = bool(self.reads) and self.reads[0].ready <= self.now and len(self.slot) < 2
-        can_write = bool(self.writes)
-        tired = self.streak >= t.batch
-        mine, other = (can_write, can_read) if self.writing else (can_read, can_write)
-        if other and (not mine or tired):
-            self.writing = not self.writing
-            self.streak = 0
-            self.hold = self.now + t.turnaround
-        free = not refreshing and self.budget >= self._cost and self.now >= self.hold
-        ready["w"] = self.writing and can_write and free and not self._chance()
-        if not self.writing and can_read and free:
-            head = self.reads[0]
-            self.slot.append((head.address, head.beats == 1))
-            head.address += step
-            self.budget -= self._cost
-            self.streak += 1
-            head.beats -= 1
-            if not head.beats:
-                self.reads.popleft()
+        if not refreshing and self.now >= self.hold:
+            self._move()
+        ready["w"] = bool(self.writes) and self.held < ROOM * 8 // self.bits and not self._chance()
         ready["ar"] = len(self.reads) < t.outstanding and not self._chance()
         ready["aw"] = len(self.writes) < t.outstanding and not self._chance()
         ready["r"] = bool(self.slot) and (ready["r"] or not self._chance())
@@ -112,6 +102,38 @@ class AxiMemory:
             self.put("rresp", 2 if bad else 0)
         self.put("bvalid", int(ready["b"]))
         self.put("bresp", 2 if self.bad else 0)
+
+    def _move(self) -> None:
+        """Beats between the controller's queues and the memory, as far as the budget goes."""
+        t, step = self.timing, self.bits // 8
+        while self.budget >= self._cost:
+            due = bool(self.reads) and self.reads[0].ready <= self.now
+            can_read, can_write = due and len(self.slot) < ROOM * 8 // self.bits, self.held > 0
+            mine, other = (can_write, can_read) if self.writing else (can_read, can_write)
+            if other and (not mine or self.streak >= t.batch):
+                self.writing = not self.writing
+                self.streak = 0
+                self.hold = self.now + t.turnaround
+                if t.turnaround:
+                    return
+                mine = other
+            if not mine:
+                return
+            if self.writing:
+                self.held -= 1
+                self.lengths[0] -= 1
+                if not self.lengths[0]:
+                    self.lengths.popleft()
+                    self.responses.append(self.now + t.write_latency)
+            else:
+                head = self.reads[0]
+                self.slot.append((head.address, head.beats == 1))
+                head.address += step
+                head.beats -= 1
+                if not head.beats:
+                    self.reads.popleft()
+            self.budget -= self._cost
+            self.streak += step
 
     def sample(self) -> None:
         """Handshakes of this cycle; the next one begins."""
@@ -146,13 +168,14 @@ class AxiMemory:
                 if strobe >> lane & 1:
                     self.data[head.address + lane] = word >> 8 * lane & 255
                     self.write_bytes += 1
+        if not head.begun:
+            head.begun = True
+            self.lengths.append(head.beats)
         head.address += step
-        self.budget -= self._cost
-        self.streak += 1
+        self.held += 1
         head.beats -= 1
         assert (head.beats == 0) == last, "WLAST at the wrong beat"
         if not head.beats:
-            self.responses.append(self.now + self.timing.write_latency)
             self.writes.popleft()
 
     def _rules(self, address: int, beats: int) -> None:

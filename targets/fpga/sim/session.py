@@ -244,18 +244,18 @@ class VerilatorSession(Session):
         said = self._hear("run", progress)
         for path in paths:
             path.unlink()
+        starts, ends, stalls = (tuple(map(tuple, said[n])) for n in ("starts", "ends", "stalls"))
+        differences = tuple(
+            Difference(
+                regions[int(d["label"])], d["offset"], d["expected"], d["got"], d["cycle"],
+                d["bytes"],
+            )
+            for d in said["mismatches"]
+        )  # fmt: skip
         return Raw(
             said["over"], said["status"], said["waiting"], said["cycles"], said["seconds"],
             tuple(said["read_bytes"]), said["write_bytes"], said["read_beats"],
-            said["write_beats"],
-            *(tuple(map(tuple, said[name])) for name in ("stalls", "starts", "ends")),
-            tuple(
-                Difference(
-                    regions[int(d["label"])], d["offset"], d["expected"], d["got"], d["cycle"],
-                    d["bytes"],
-                )
-                for d in said["mismatches"]
-            ),
+            said["write_beats"], stalls, starts, ends, differences,
         )  # fmt: skip
 
     def close(self) -> None:

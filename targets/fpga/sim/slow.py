@@ -30,8 +30,7 @@ class SlowSession(Session):
         queue: int = 8,
     ) -> None:  # fmt: skip
         super().__init__(accelerator, memory_bytes)
-        step = 16 if accelerator.port_bits >= 128 else 8
-        self._data = bytearray(-(-memory_bytes // step) * step)
+        self._data = bytearray((memory_bytes // 4096 + 2) * 4096)  # the fetcher reads ahead
         self._dram = dram
         self._burst, self._queue = burst, queue
 

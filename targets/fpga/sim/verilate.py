@@ -28,7 +28,7 @@ register_tool(
 )
 
 VERILATE = (
-    "--cc", "--exe", "--top-module", "top", "--prefix", "Vtop", "-O3", "--x-assign", "fast",
+    "--cc", "--top-module", "top", "--prefix", "Vtop", "-O3", "--x-assign", "fast",
     "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--threads", "1",
     "--output-split", "20000", "--output-split-cfuncs", "2000",
 )  # fmt: skip
@@ -43,8 +43,8 @@ class SimulationError(CodesignError):
 class Options:
     """How a design is compiled."""
 
-    optimise: str = "-O2"
-    """Of the code that runs each cycle. -O2 compiles twice as fast as -O3 and runs as fast."""
+    optimise: str = "-O1"
+    """Of the code that runs each cycle."""
     waves: bool = False
     jobs: int = 2
 
@@ -55,49 +55,75 @@ def built(
 ) -> Path:  # fmt: skip
     """The program that simulates ``verilog`` (module ``top``); compiled unless it is in the cache.
 
-    Raises ToolNotFoundError for a missing tool and SimulationError with the tools' last lines.
+    The verilated design and the bench are kept apart, so that a change of one is cheap. Raises
+    ToolNotFoundError for a missing tool and SimulationError with the tools' last lines.
     """
     options = options or Options()
     verilator = require_program("verilator")
     version = subprocess.run([verilator, "--version"], capture_output=True, text=True, check=False)
-    parts = [verilog, BENCH.read_text(), repr(options), str(port_bits), " ".join(VERILATE),
-             version.stdout]  # fmt: skip
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-    target = cache_dir() / "verilator" / key
-    program = target / "bench"
+    bench = BENCH.read_text()
+    model = _key(verilog, repr(options), *VERILATE, version.stdout)
+    target = cache_dir() / "verilator" / model
+    program = target / f"bench-{_key(bench, str(port_bits))}"
     if program.exists():
         return program
-    make, compiler = require_tool("make"), require_tool("c++")
-    if say is not None:
-        say(f"compiling the simulation of {len(verilog.splitlines())} lines of Verilog")
+    compiler = require_tool("c++")
+    if not (target / "obj").exists():
+        if say is not None:
+            say(f"compiling the simulation of {len(verilog.splitlines())} lines of Verilog")
+        _model(target, verilog, verilator, compiler, options)
+    include = Path(
+        subprocess.run(
+            [verilator, "--getenv", "VERILATOR_ROOT"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    ) / "include"  # fmt: skip
+    objects = sorted(str(path) for path in (target / "obj").glob("verilated*.o"))
+    part = target / f"{program.name}-{os.getpid()}"
+    _call(
+        target, compiler, "-std=c++17", "-O2", f"-DPORT_BITS={port_bits}",
+        *(["-DWAVES"] if options.waves else []), "-DVM_TRACE=" + str(int(options.waves)),
+        "-DVM_TRACE_FST=" + str(int(options.waves)), "-I", "obj", "-I", str(include),
+        "-I", str(include / "vltstd"), str(BENCH), "obj/Vtop__ALL.a", *objects, "-o", str(part),
+        "-pthread", *(["-lz"] if options.waves else []),
+    )  # fmt: skip
+    part.rename(program)
+    return program
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _model(
+    target: Path, verilog: str, verilator: str, compiler: str, options: Options
+) -> None:  # fmt: skip
+    """``target``/obj: the verilated design as a library with its headers."""
+    make = require_tool("make")
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=target.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=target.parent))
     try:
         (folder / "top.v").write_text(verilog)
-        shutil.copy(BENCH, folder / "bench.cpp")
-        flags = f"-DPORT_BITS={port_bits} -std=c++17"
-        waves = ["--trace-fst", "-CFLAGS", f"{flags} -DWAVES"] if options.waves else [
-            "-CFLAGS", flags]  # fmt: skip
-        _call(folder, verilator, *VERILATE, *waves, "--Mdir", "obj", "-o", "bench",
-              "top.v", "bench.cpp")  # fmt: skip
+        waves = ["--trace-fst"] if options.waves else []
+        _call(folder, verilator, *VERILATE, *waves, "--Mdir", "obj", "top.v")
         native = "-march=native" if _native(compiler) else ""
+        runtime = ["verilated.o", "verilated_threads.o"]
+        runtime += ["verilated_fst_c.o"] if options.waves else []
         _call(
             folder, make, "-C", "obj", "-f", "Vtop.mk", "-j", str(options.jobs), f"CXX={compiler}",
-            f"LINK={compiler}", f"OPT_FAST={options.optimise} {native}", "OPT_SLOW=-O0",
-            "OPT_GLOBAL=-O1",
+            f"OPT_FAST={options.optimise} {native}", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1",
+            "Vtop__ALL.a", *runtime,
         )  # fmt: skip
-        done = folder / "done"
-        done.mkdir()
-        shutil.copy(folder / "obj" / "bench", done / "bench")
-        (done / "top.v").write_text(verilog)
+        for path in (folder / "obj").iterdir():
+            kept = path.suffix in (".h", ".a") or path.name.startswith("verilated")
+            if not kept:
+                path.unlink()
         try:
-            done.rename(target)
+            folder.rename(target)
         except OSError:  # another process was quicker
-            if not program.exists():
+            if not (target / "obj").exists():
                 raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return program
 
 
 def _native(compiler: str) -> bool:

@@ -216,7 +216,7 @@ def run_case(shape: str, bits: int, seed: int, count: int = 40) -> None:
         turnaround=rng.randrange(8),
         outstanding=rng.choice((1, 4, 16)),
         write_latency=rng.randrange(1, 40),
-        batch=rng.choice((4, 32)),
+        batch=rng.choice((32, 2048)),
         stall=rng.choice((0, 60, 180)),
         seed=rng.randrange(1, 1 << 32),
     )
