@@ -10,10 +10,10 @@ the controller holds up to 4 KiB of each direction (64 entries of 64 bytes, as Z
 DDR controller, UG1085), so the port's two channels each move a beat a cycle at best.
 
 Figures of a board: peak bandwidth, efficiency of long reads and latency come from its file in
-``codesign/space/devices`` (source there). Refresh is JEDEC's: 7.8 µs between refreshes of
-350 ns for an 8 Gbit DDR3/DDR4 device (JESD79-3F table 61, JESD79-4 table 36), 3.9 µs and 180 ns all-bank for
-8 Gbit LPDDR4 (JESD209-4). The turn-around is the data bus's idle time between a read and a write,
-about CL + burst + tWTR of a DDR4-2400 CL17 part, 30 ns. The efficiency of the file holds for long
+``codesign/space/devices`` (source there). Refresh is JEDEC's: 7.8 µs between refreshes of 350 ns
+for an 8 Gbit DDR3/DDR4 device (JESD79-3F table 61, JESD79-4 table 36), 3.9 µs and 180 ns all-bank
+for 8 Gbit LPDDR4 (JESD209-4). The turn-around is the data bus's idle time between a read and a
+write, about CL + burst + tWTR of a DDR4-2400 CL17 part, 30 ns. The efficiency holds for long
 reads with refresh counted in. All of this is assumed until a board confirms it.
 """
 

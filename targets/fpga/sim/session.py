@@ -140,7 +140,7 @@ def _trouble(raw: Raw, commands: Sequence[Command], limit: int) -> str:
         if why
         else f"the simulated run is not done after {limit} cycles"
     )
-    lists = {u: [c for c in commands if c.unit == u] for u in UNITS}
+    lists = {u: [c for c in commands if c.unit == u] for u in (*UNITS, Unit.END)}
     done = ", ".join(f"{u.name.lower()} {len(raw.ends[k])}" for k, u in enumerate(UNITS))
     lines = [f"{head}; finished commands: {done}"]
     names = [u.name.lower() for u in UNITS]

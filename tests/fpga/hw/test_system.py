@@ -286,8 +286,15 @@ def run_case(shape: str, bits: int, seed: int, count: int = 40) -> None:
     assert [s["taps"] for s in fake_dense.seen] == [c.values["taps"] for c in kept]
 
 
-@pytest.mark.parametrize("bits", [64, 128])
-@pytest.mark.parametrize("shape", [*SHAPES])
+@pytest.mark.parametrize(("shape", "bits"), [("double", 128), ("pi4", 64)])
 def test_random_lists(shape: str, bits: int) -> None:
     for seed in range(2):
         run_case(shape, bits, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("bits", [64, 128])
+@pytest.mark.parametrize("shape", [*SHAPES])
+def test_many_random_lists(shape: str, bits: int) -> None:
+    for seed in range(2, 22):
+        run_case(shape, bits, seed, 80)
