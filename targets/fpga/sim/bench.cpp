@@ -408,6 +408,18 @@ int main(int argc, char **argv) {
       out.close();
       puts("{\"kind\":\"saved\"}");
       fflush(stdout);
+    } else if (what == "poke") {  // register value
+      u32 address, value;
+      words >> address >> value;
+      bench->write(address, value);
+      puts("{\"kind\":\"poked\"}");
+      fflush(stdout);
+    } else if (what == "peek") {  // register cycles that pass before
+      u32 address, cycles;
+      words >> address >> cycles;
+      for (u32 k = 0; k < cycles; k++) bench->cycle();
+      printf("{\"kind\":\"peeked\",\"value\":%u}\n", bench->read(address));
+      fflush(stdout);
 #ifdef WAVES
     } else if (what == "waves") {  // file from to
       words >> file >> bench->wave_from >> bench->wave_to;

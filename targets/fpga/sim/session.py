@@ -227,6 +227,16 @@ class VerilatorSession(Session):
         path.unlink()
         return content
 
+    def write_register(self, address: int, value: int) -> None:
+        """Write a register, as a driver does."""
+        self._say(f"poke {address} {value & 0xFFFFFFFF}")
+        self._hear("poked")
+
+    def read_register(self, address: int, cycles: int = 0) -> int:
+        """Read a register after so many cycles."""
+        self._say(f"peek {address} {cycles}")
+        return int(self._hear("peeked")["value"])
+
     def _run(
         self, address: int, base: int, regions: Sequence[Region], limit: int, watchdog: int,
         progress: Callable[[Progress], None] | None,
