@@ -88,14 +88,21 @@ class FpgaTarget(Target):
         start = time.perf_counter()
         hardware = self._hardware()
         program = self.compile(graph)
-        from codesign.targets.fpga.hw.top import Top, verilog
+        from codesign.targets.fpga.build.handover import REGISTERS, Handover, write_handover
+        from codesign.targets.fpga.hw.top import NAME, Top, verilog
 
         with build_folder(out) as folder:
             (folder / NETWORK).write_text(print_graph(graph), encoding="utf-8")
             (folder / FILE).write_text(json.dumps(hardware.to_data(), indent=2) + "\n")
             (folder / IMAGE).write_bytes(program.image)
             (folder / LAYOUT).write_text(json.dumps(layout_of(program), indent=2) + "\n")
-            (folder / VERILOG).write_text(verilog(Top(hardware.accelerator)), encoding="utf-8")
+            top = Top(hardware.accelerator)
+            (folder / VERILOG).write_text(verilog(top), encoding="utf-8")
+            if self.device.family in REGISTERS:  # what Vivado and the board take
+                write_handover(folder, Handover(
+                    self.device, hardware.clock_hz, top.port.bits, VERILOG, NAME,
+                    layout_of(program),
+                ))  # fmt: skip
             files = sorted(p for p in folder.rglob("*") if p.is_file())
             names = tuple(p.relative_to(folder).as_posix() for p in files)
             size = sum(p.stat().st_size for p in files)

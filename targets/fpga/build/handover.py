@@ -116,6 +116,13 @@ def _drivers(what: Handover) -> dict[str, str]:
     }
 
 
+def room(layout: Mapping[str, Any]) -> int:
+    """Bytes of memory that a driver must own: whole pages and one more, since the accelerator
+    reads commands ahead, beyond the end of a list."""
+    used = int(max(layout["memory_bytes"], layout["image_bytes"]))
+    return -(-used // 4096) * 4096 + 4096
+
+
 def network_header(layout: Mapping[str, Any]) -> str:
     """``network.h``: sizes, tensors, command lists of the network for the C driver."""
     values = layout["values"]
@@ -123,7 +130,7 @@ def network_header(layout: Mapping[str, Any]) -> str:
     lines = [
         "/* SPDX-License-Identifier: Apache-2.0 */", "#ifndef NETWORK_H", "#define NETWORK_H",
         '#include "codesign_accelerator.h"',
-        f"#define NETWORK_MEMORY_BYTES {max(layout['memory_bytes'], layout['image_bytes'])}u",
+        f"#define NETWORK_MEMORY_BYTES {room(layout)}u",
         f"#define NETWORK_IMAGE_BYTES {layout['image_bytes']}u",
     ]  # fmt: skip
     largest = 1

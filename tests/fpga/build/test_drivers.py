@@ -17,7 +17,13 @@ import pytest
 
 from codesign.ir import Graph, run_values
 from codesign.space.device import load_device
-from codesign.targets.fpga.build.handover import Handover, network_header, template, write_handover
+from codesign.targets.fpga.build.handover import (
+    Handover,
+    network_header,
+    room,
+    template,
+    write_handover,
+)
 from codesign.targets.fpga.build.names import identifiers
 from codesign.targets.fpga.compile import Program, compile_network
 from codesign.targets.fpga.sim.build import open_session
@@ -42,7 +48,7 @@ def program() -> Program:
 @pytest.fixture
 def session(program: Program) -> Iterator[VerilatorSession]:
     dram = Dram.of(load_device("ultra96"))
-    opened = open_session(MACHINE, program.memory_bytes, dram)
+    opened = open_session(MACHINE, room(layout_of(program)), dram)
     assert isinstance(opened, VerilatorSession)
     with opened:
         yield opened
@@ -117,7 +123,7 @@ def test_pynq_driver(tmp_path: Path, program: Program, session: VerilatorSession
     np.testing.assert_array_equal(again.reshape(wanted.shape), zero[program.graph.outputs[0]])
     with pytest.raises(module.AcceleratorError, match="the network takes 1 inputs: "):
         driver()
-    driver.layout["segments"][0]["address"] = program.memory_bytes + 4096
+    driver.layout["segments"][0]["address"] = program.memory_bytes + 16384
     with pytest.raises(module.AcceleratorError, match="given up: a bus error; finished commands"):
         driver(value)
 
