@@ -149,11 +149,12 @@ class _Odd(Elaboratable):
         found: list[Any] = []
         random = _Random(m)
         kinds: tuple[MultiplierKind, ...] = ("dsp48e2", "dsp48e1", "mult18", "lut")
-        for pi, po, px, options in (
+        shapes: tuple[tuple[int, int, int, dict[str, Any]], ...] = (
             (1, 3, 2, {}), (2, 2, 3, {"weight_bits": 4, "activation_bits": 4}),
             (1, 3, 1, {"weight_bits": 3, "activation_bits": 2}),
             (1, 3, 2, {"weight_bits": 4, "double": True}),
-        ):  # fmt: skip
+        )  # fmt: skip
+        for pi, po, px, options in shapes:
             found += _dense(m, random, [
                 DenseMultipliers(kind, pi, po, px, primitive=own, **options)
                 for kind in kinds for own in (True, False)
