@@ -160,12 +160,26 @@ class Target(ABC):
         """What is counted of one call of the build in ``directory`` where it cannot be timed."""
         return {}
 
+    def network_latency(self, graph: Graph) -> dict[str, Timing]:
+        """Each layer's share of the latency of ``graph``: they add up to the network's.
+
+        By default what the layers take alone, as far as a target knows no better.
+        """
+        return self.layer_latency(graph)
+
     def latency_bound_ms(self, macs: int) -> float:
         """Milliseconds that no layer of ``macs`` multiply-accumulates can beat here.
 
         Stands for latencies that were not measured yet; 0 is always right, more saves work.
         """
         return 0.0
+
+    def least_ratio(self, one: LayerFormat, other: LayerFormat) -> float:
+        """What share of its latency in ``one`` a layer takes in ``other`` at least.
+
+        0 is always right, more saves measurements.
+        """
+        return 1.0 if one == other else 0.0
 
     def same_code(self, one: LayerFormat, other: LayerFormat) -> bool:
         """Whether a layer runs the same code in both formats, so that one measurement serves."""

@@ -48,6 +48,8 @@ LIBRARY = "network.so"
 KERNELS_VERSION = 3
 """Counted up when kernels change so that older measurements no longer hold."""
 _SAMPLE_SECONDS = 2e-3
+_TIMING_SLACK = 0.95
+"""Timings of the same code differ by about this much; a bound must not rest on less."""
 _pool_threads = 0
 """Threads that TVM's pool in this process was set to; 0 if never set."""
 _running = threading.Lock()
@@ -203,6 +205,13 @@ class HostTarget(Target):
         threads = self.threads or host_machine().threads
         return macs / (2 * 72 * 5e9 * threads) * 1e3
 
+    def least_ratio(self, one: LayerFormat, other: LayerFormat) -> float:
+        """No layer gains more by another format than its dot products do; the rest (loads,
+        requantisation, calls) is the same code. Wider formats are never faster."""
+        if one.is_float or other.is_float:
+            return 1.0 if one == other else 0.0
+        return min(1.0, _dot_cost(other) / _dot_cost(one)) * _TIMING_SLACK
+
     def same_code(self, one: LayerFormat, other: LayerFormat) -> bool:
         """Whether both formats use the same dot products, on unsigned and on signed inputs.
 
@@ -256,6 +265,24 @@ class HostTarget(Target):
 
         return measure_layers(self, graph, database=self.database)
 
+    def network_latency(self, graph: Graph) -> dict[str, Timing]:
+        """Each layer measured inside the running network, or taken from the database."""
+        from codesign.targets.in_network import measure_in_network
+
+        return measure_in_network(self, graph, database=self.database)
+
+
+def _dot_cost(form: LayerFormat) -> float:
+    """Cost of the cheapest exact dot product of a format, on unsigned inputs."""
+    from codesign.targets.tvm_lower.isa import instruction_set
+    from codesign.targets.tvm_lower.isa.base import Range
+    from codesign.targets.tvm_lower.machine import host_machine
+
+    wide, bits = form.weight_bits or 8, form.act_bits or 8
+    weights = Range(1 - 2 ** (wide - 1), 2 ** (wide - 1) - 1)
+    dots = instruction_set(host_machine().isa).dots(Range(0, 2**bits - 1), weights)
+    return min((dot.cost for dot in dots), default=1.0)
+
 
 class HostRunner(Runner):
     """A built network in this process."""
@@ -273,6 +300,7 @@ class HostRunner(Runner):
         self.inputs, self.outputs = inputs, outputs
         self._tvm = tvm
         self._threads = threads
+        self._module = module
         self._vm = relax.VirtualMachine(module, tvm.cpu())
 
     def _tensors(self, arrays: Sequence[Array]) -> list[Any]:
@@ -317,6 +345,19 @@ class HostRunner(Runner):
                 main(*tensors)
 
         return call
+
+    def watch(
+        self, arrays: Sequence[Array], calls: int
+    ) -> list[list[tuple[str, bool, int]]]:
+        """Starts and ends of every kernel in ``calls`` calls (``codesign.targets.in_network``)."""
+        from codesign.targets.in_network import watched
+
+        tensors = self._tensors(check_arrays(self.inputs, arrays))
+        with _running:
+            self._use_threads()
+            # a machine of its own: one that was watched stays slower
+            vm = self._tvm.relax.VirtualMachine(self._module, self._tvm.cpu())
+            return watched(vm, tensors, calls)
 
     def time(self, arrays: Sequence[Array], repeats: int = 10, warmup: int = 3) -> Timing:
         """Latency of one call; see the module for what a sample is."""

@@ -147,17 +147,23 @@ class Session:
             return solution
         with self.progress.task("Solving"):
             solution, self.tables = solve_lazily(
-                self.tables, self.options, loss_limit, self.measure_layers
+                self.tables, self.options, loss_limit, self.measure_layers, self.ratio
             )
         return solution
+
+    def ratio(self, name: str, other: str) -> float:
+        """What the target knows of the latency in one format from that in another."""
+        formats = self.prepared.formats
+        return self.prepared.target.least_ratio(formats[name], formats[other])
 
     def measure_layers(
         self, choices: Mapping[str, str], layers: frozenset[str]
     ) -> Mapping[tuple[str, str], float]:
-        """Milliseconds of the chosen (layer, format), each layer alone on the target."""
+        """Milliseconds of the chosen (layer, format): each layer's share of the network's latency
+        where the target can tell, else the layer alone."""
         target, formats = self.prepared.target, self.prepared.formats
         with self.progress.task(f"Measuring {len(layers)} layers on {target.name}"):
-            timings = target.layer_latency(self.quantize(choices))
+            timings = target.network_latency(self.quantize(choices))
         found: dict[tuple[str, str], float] = {}
         for layer in layers:
             for name, format in formats.items():

@@ -21,17 +21,22 @@ from codesign.solvers.solution import Infeasible, Solution, Status
 MeasureLayers = Callable[[Mapping[str, str], "frozenset[str]"], Mapping[tuple[str, str], float]]
 """(choices, layers) → milliseconds of (layer, format), and of whatever else runs the same code."""
 
+Ratio = Callable[[str, str], float]
+"""(format, other) → the least latency of a layer in ``other``, as a share of that in ``format``."""
+
 
 def solve_lazily(
     tables: Tables,
     options: DesignOptions,
     loss_limit: Decimal | None,
     measure: MeasureLayers,
+    ratio: Ratio | None = None,
 ) -> tuple[Solution, Tables]:
     """The optimum under measured latencies, with the tables as they are known then.
 
     Raises InfeasibleError: bounds only rise by measuring, so infeasible stays infeasible; the
-    nearest feasible values that it names are measured ones.
+    nearest feasible values that it names are measured ones. ``ratio`` tightens the bounds of a
+    layer's other formats once one is measured, so that less has to be.
     """
     while True:
         problem = to_problem(tables, options, loss_limit)
@@ -40,7 +45,7 @@ def solve_lazily(
             assert solution.explanation is not None
             nearest = _unmeasured_nearest(problem, solution.explanation, tables, options)
             if nearest is not None:
-                tables = tables.with_measured(measure(*nearest))
+                tables = tables.with_measured(measure(*nearest), ratio)
                 continue
             raise InfeasibleError(
                 f"{solution.explanation.text} (latency in ms, size in bytes; formats offered: "
@@ -55,7 +60,7 @@ def solve_lazily(
         missing = _missing(tables, solution.choices)
         if not missing:
             return solution, tables
-        tables = tables.with_measured(measure(solution.choices, missing))
+        tables = tables.with_measured(measure(solution.choices, missing), ratio)
 
 
 def _missing(tables: Tables, choices: Mapping[str, str]) -> frozenset[str]:

@@ -36,7 +36,7 @@ class Measured:
     network_least_ms: float | None
     samples: int
     layers_ms: dict[str, float]
-    """Each layer with weights, alone."""
+    """Each layer with weights: its share of the network's latency, or alone (docs/targets.md)."""
     reference_ms: dict[str, float]
     """The same in the reference format, for the layers that run the same code in it."""
     modelled_ms: float
@@ -87,7 +87,7 @@ def measure(
     graph = load_integer(folder)
     verb = "Measuring" if target.latency_kind == "measured" else "Modelling"
     with progress.task(f"{verb} {len(chosen.choices)} layers on {target.name}"):
-        timings = target.layer_latency(graph)
+        timings = target.network_latency(graph)
     layers = {layer: timings[layer].median_ms for layer in chosen.choices}
     batch = graph.type(graph.inputs[0]).shape[0]
     timing = None

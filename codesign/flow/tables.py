@@ -9,7 +9,7 @@ use.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import combinations
@@ -66,12 +66,26 @@ class Tables:
             sum((Decimal(max(row.values())) for row in table.values()), Decimal(0)),
         )
 
-    def with_measured(self, found: Mapping[tuple[str, str], float]) -> Tables:
-        """The same tables with measured latencies (milliseconds) in place of bounds."""
+    def with_measured(
+        self,
+        found: Mapping[tuple[str, str], float],
+        ratio: Callable[[str, str], float] | None = None,
+    ) -> Tables:
+        """The same tables with measured latencies (milliseconds) in place of bounds.
+
+        ``ratio(name, other)`` says what share of the latency in one format another takes at
+        least: it raises the bounds of what is not measured.
+        """
         latency = {layer: dict(row) for layer, row in self.latency_ms.items()}
+        measured = self.measured | frozenset(found)
         for (layer, name), value in found.items():
             latency[layer][name] = round(Decimal(value), LATENCY_DIGITS)
-        return replace(self, latency_ms=latency, measured=self.measured | frozenset(found))
+            for other in self.formats if ratio is not None else ():
+                if (layer, other) not in measured:
+                    assert ratio is not None
+                    bound = round(Decimal(value * ratio(name, other)), LATENCY_DIGITS)
+                    latency[layer][other] = max(latency[layer][other], bound)
+        return replace(self, latency_ms=latency, measured=measured)
 
     def facts(self, graph: Graph, macs: Mapping[str, int]) -> tuple[LayerFacts, ...]:
         """One record a layer, for the design file and the report."""

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latency of each layer inside its running network.
+
+A layer measured alone is not what it is in its network: caches are warm, operators without
+weights and the cost of calls are missing, and on small networks the sum is off by half. Here
+the virtual machine tells when each kernel starts and ends. A kernel's time, and what stands
+between it and the kernel before, belongs to the layer it computes; operators without weights
+belong to the layer that they read. All of it is scaled to the network's own latency, measured
+without being watched. So the layers' shares add up to the network, and the solver can go on adding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from codesign.ir.graph import Graph
+from codesign.targets.base import Timing
+from codesign.targets.owners import layer_of_kernels
+from codesign.targets.layers import random_inputs, structure_key
+from codesign.targets.measured import Measurable, MeasuredDatabase, default_database
+
+if TYPE_CHECKING:
+    from codesign.targets.host import HostRunner
+
+ROUNDS = 6
+"""How often timing and watching take turns, so that both see the same hours of a busy machine."""
+CALLS = 8
+"""Calls that are watched, and samples that are timed, in a round."""
+WARMUP = 3
+
+
+def measure_in_network(
+    target: Measurable, graph: Graph, database: Path | None = None
+) -> dict[str, Timing]:
+    """Each layer's share of the latency of ``graph``, in milliseconds; they add up to it.
+
+    A network of the same structure and formats that was measured before is not built again.
+    """
+    kept = MeasuredDatabase(database) if database else default_database()
+    machine = target.machine_key()
+    layers = [node.name for node in graph.layers()]
+    structure = structure_key(graph)
+    keys = {name: _key(structure, index) for index, name in enumerate(layers)}
+    known = {name: kept.get(key, machine) for name, key in keys.items()}
+    if all(timing is not None for timing in known.values()):
+        return {name: timing for name, timing in known.items() if timing is not None}
+    found = profile(cast("HostRunner", target.runner(graph)), graph)
+    for name, timing in found.items():
+        kept.put(keys[name], machine, name, timing)
+    return found
+
+
+def profile(runner: HostRunner, graph: Graph) -> dict[str, Timing]:
+    """Shares of a runner's latency, by layer."""
+    profiler = Profiler(runner, graph)
+    for _ in range(ROUNDS):
+        profiler.round()
+    return profiler.result()
+
+
+class Profiler:
+    """Collects a network's latency and its layers' shares, in rounds."""
+
+    def __init__(self, runner: HostRunner, graph: Graph) -> None:
+        self.runner = runner
+        self.inputs = random_inputs(graph)
+        self.owners = layer_of_kernels(graph)
+        self.samples: list[float] = []
+        """Milliseconds of the network when nobody watches."""
+        self._calls: list[dict[str, float]] = []
+
+    def round(self) -> None:
+        """Time the network, then watch it."""
+        timing = self.runner.time(self.inputs, repeats=CALLS, warmup=WARMUP)
+        self.samples += timing.samples_ms
+        for events in self.runner.watch(self.inputs, CALLS + 1)[1:]:  # the first is cold
+            self._calls.append(shares(events, self.owners))
+
+    def result(self) -> dict[str, Timing]:
+        """Each layer's share in milliseconds; they add up to the median of ``samples``."""
+        middle = {
+            layer: statistics.median(call.get(layer, 0.0) for call in self._calls)
+            for layer in dict.fromkeys(self.owners.values())
+        }
+        scale = statistics.median(self.samples) / sum(middle.values())
+        return {layer: Timing((value * scale,)) for layer, value in middle.items()}
+
+
+def shares(
+    events: Sequence[tuple[str, bool, int]], owners: Mapping[str, str]
+) -> dict[str, float]:
+    """Nanoseconds of each layer in one call, from (kernel, is start, time) in order.
+
+    What runs under another name (allocation, a helper of the next kernel) belongs to the next
+    kernel that has an owner; what comes last to the last.
+    """
+    found: dict[str, float] = {}
+    waiting, last, started = 0.0, next(iter(owners.values())), 0
+    for name, is_start, when in events:
+        if is_start:
+            started = when
+            continue
+        waiting += when - started
+        if name in owners:
+            last = owners[name]
+            found[last] = found.get(last, 0.0) + waiting
+            waiting = 0.0
+    found[last] = found.get(last, 0.0) + waiting
+    return found
+
+
+def watched(vm: Any, tensors: Sequence[Any], calls: int) -> list[list[tuple[str, bool, int]]]:
+    """Events of each of ``calls`` calls of ``main``: (name, is start, nanoseconds)."""
+    found: list[list[tuple[str, bool, int]]] = []
+
+    def note(function: Any, name: Any, before: bool, result: Any, *arguments: Any) -> None:
+        found[-1].append((str(name), before, time.perf_counter_ns()))
+
+    vm.set_instrument(note)
+    for _ in range(calls):
+        found.append([])
+        vm["main"](*tensors)
+    return found
+
+
+def _key(structure: str, index: int) -> str:
+    return hashlib.sha256(f"in-network\0{structure}\0{index}".encode()).hexdigest()[:32]

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network's latency shared among its layers: who pays for what, and that it adds up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codesign.frontend import load_network
+from codesign.ir.graph import Graph
+from codesign.passes import prepare
+from codesign.quant import calibrate, load_format, quantize_graph
+from codesign.targets.host import HostTarget
+from codesign.targets.in_network import Profiler, measure_in_network, shares
+from codesign.targets.layers import random_inputs
+from codesign.targets.owners import kernel_name, layer_of_kernels
+
+
+def integer(name: str, format: str = "w8a8") -> Graph:
+    graph = prepare().run(load_network(f"zoo:{name}").graph).graph
+    ranges = calibrate(graph, [random_inputs(graph)[0]])
+    formats = {node.name: load_format(format) for node in graph.layers()}
+    return quantize_graph(graph, ranges, formats).graph
+
+
+def test_shares_count_everything_once() -> None:
+    owners = {"k_a": "a", "k_pool": "a", "k_b": "b"}
+    events = [
+        ("alloc", True, 0), ("alloc", False, 1), ("k_a", True, 1), ("k_a", False, 11),
+        ("k_pool", True, 20), ("k_pool", False, 23), ("helper", True, 30), ("helper", False, 34),
+        ("k_b", True, 34), ("k_b", False, 54), ("free", True, 60), ("free", False, 61),
+    ]  # fmt: skip
+    assert shares(events, owners) == {"a": 1 + 10 + 3, "b": 4 + 20 + 1}
+
+
+def test_every_kernel_has_a_layer_that_pays() -> None:
+    graph = integer("resnet8")
+    owners = layer_of_kernels(graph)
+    layers = {node.name for node in graph.layers()}
+    assert set(owners.values()) == layers
+    first = next(iter(layer for layer in (n.name for n in graph.layers())))
+    quantize = next(n.name for n in graph.nodes.values() if n.op.name == "quantize")
+    assert owners[kernel_name(quantize)] == first
+    pool = next(n for n in graph.nodes.values() if n.op.name in ("pool2d", "reduce"))
+    tail = next(k for k in owners if owners[k] not in (first, "fc") and "pool" in k)
+    assert owners[tail] != "fc"
+    assert pool.name in graph.nodes
+
+
+def test_shares_add_up_to_the_network() -> None:
+    graph = integer("digits")
+    profiler = Profiler(HostTarget().runner(graph), graph)
+    profiler.round()
+    found = profiler.result()
+    assert set(found) == {node.name for node in graph.layers()}
+    assert all(timing.median_ms > 0 for timing in found.values())
+    middle = sorted(profiler.samples)
+    total = sum(timing.median_ms for timing in found.values())
+    assert middle[0] <= total <= middle[-1]
+
+
+def test_a_network_is_profiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = HostTarget(database=tmp_path / "measured.sqlite")
+    first = target.network_latency(integer("digits"))
+    monkeypatch.setattr(HostTarget, "runner", lambda *_: pytest.fail("built again"))
+    assert target.network_latency(integer("digits")) == first
+    with pytest.raises(pytest.fail.Exception, match="built again"):  # narrower data: other code
+        measure_in_network(target, integer("digits", "w4a8"), target.database)
