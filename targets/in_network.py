@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from codesign.ir.graph import Graph
 from codesign.targets.base import Timing
-from codesign.targets.owners import layer_of_kernels
 from codesign.targets.layers import random_inputs, structure_key
 from codesign.targets.measured import Measurable, MeasuredDatabase, default_database
+from codesign.targets.owners import layer_of_kernels
 
 if TYPE_CHECKING:
     from codesign.targets.host import HostRunner
