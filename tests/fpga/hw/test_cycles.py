@@ -70,7 +70,10 @@ DENSE = test_dense.engine(8, 8, 2, double=True)
     "e",
     [
         test_drain.engine(16, 2, post=4),
-        test_drain.engine(8, 3, post=16, double=True, accumulator_bits=24),
+        pytest.param(
+            test_drain.engine(8, 3, post=16, double=True, accumulator_bits=24),
+            marks=pytest.mark.soak,
+        ),
     ],
     ids=("half", "two"),
 )

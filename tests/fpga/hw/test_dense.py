@@ -169,7 +169,10 @@ def _joined(act: Any) -> Any:
     [
         (engine(4, 8, 1), 64),
         (engine(8, 8, 2, double=True), 64),
-        (engine(16, 8, 3, multiplier="lut", weight_bits=4, accumulator_bits=24), 128),
+        pytest.param(
+            engine(16, 8, 3, multiplier="lut", weight_bits=4, accumulator_bits=24), 128,
+            marks=pytest.mark.soak,
+        ),
     ],
     ids=lambda v: str(v) if isinstance(v, int) else f"{v.pi}x{v.po}x{v.px}",
 )

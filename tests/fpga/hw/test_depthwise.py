@@ -107,13 +107,15 @@ def check(e: Engine, target: Engine, commands: int, seed: int, port_bits: int = 
     ("e", "target"),
     [
         (engine(16, 2, post=4), TARGET),
-        (
+        pytest.param(
             engine(8, 3, post=16, weight_bits=4),
             Engine("dense", 4, 8, 2, Buffer(32), Buffer(1024), Buffer(32)),
+            marks=pytest.mark.soak,
         ),
-        (
+        pytest.param(
             engine(24, 1, post=8),
             Engine("dense", 24, 8, 2, Buffer(32), Buffer(1024), Buffer(32), double=True),
+            marks=pytest.mark.soak,
         ),
     ],
     ids=("half", "two", "one"),

@@ -93,7 +93,10 @@ def _sum(sums: Any, e: Engine, f: Fields, b: int, y: int, x: int, c: int) -> int
     ("e", "target"),
     [
         (engine(16, 2, post=4), TARGET),
-        (engine(8, 3, post=16, double=True, accumulator_bits=24), TARGET),
+        pytest.param(
+            engine(8, 3, post=16, double=True, accumulator_bits=24), TARGET,
+            marks=pytest.mark.soak,
+        ),
     ],
     ids=("half", "two"),
 )
