@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthesis, netlist and placement of a small part on an ECP5, with the real tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codesign.errors import CodesignError, InputError
+from codesign.targets.fpga.build.ecp5 import place
+from codesign.targets.fpga.build.synth import Synthesis, parse_stat, synthesise
+from codesign.targets.fpga.hw.multiply import ScaleMultiplier
+from codesign.targets.fpga.hw.primitives import MODEL_FILES
+from codesign.targets.fpga.programs import require_program, run_program
+
+
+@pytest.fixture(scope="module")
+def scale(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+    from amaranth.back import rtlil
+
+    text = rtlil.convert(ScaleMultiplier("mult18"), name="scale", emit_src=False)
+    return synthesise(text, "scale", "ecp5", folder=tmp_path_factory.mktemp("synth"))
+
+
+def test_counts(scale: Synthesis) -> None:
+    assert scale.dsp == 2
+    assert scale.ramb18 == scale.uram == 0
+    assert scale.lut == scale.cells.get("LUT4", 0) + 2 * scale.cells["CCU2C"]
+    assert scale.ff == scale.cells["TRELLIS_FF"]
+
+
+def test_the_netlist_is_exact(scale: Synthesis, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    values = [-(1 << 31), (1 << 31) - 1, 0, -1, *map(int, rng.integers(-(1 << 31), 1 << 31, 200))]
+    factors = [65535, 65535, 1, 65535, *map(int, rng.integers(0, 1 << 16, 200))]
+    drive = "\n".join(
+        f"value = {v & 0xFFFFFFFF}; factor = {f}; repeat (4) tick; "
+        f"if (product !== 48'h{v * f & (1 << 48) - 1:012x}) wrong = wrong + 1;"
+        for v, f in zip(values, factors)
+    )
+    (tmp_path / "bench.v").write_text(
+        "module bench;\nreg clk = 0; reg [31:0] value; reg [15:0] factor;\n"
+        "wire [47:0] product; integer wrong = 0;\n"
+        "scale dut(.clk(clk), .value(value), .factor(factor), .enable(1'b1), "
+        ".product(product));\ntask tick; begin #1 clk = 1; #1 clk = 0; end endtask\n"
+        f'initial begin\n{drive}\n$display("wrong %0d", wrong);\nend\nendmodule\n'
+    )
+    share = Path(require_program("yosys")).resolve().parents[1] / "share" / "yosys"
+    cells = share / "ecp5" / "cells_sim.v"
+    program = tmp_path / "bench"
+    run_program(
+        [require_program("iverilog"), "-g2012", "-s", "bench", "-o", program, "-I", cells.parent,
+         tmp_path / "bench.v", scale.verilog, MODEL_FILES["mult18"], cells],
+        "building the netlist's simulation",
+    )  # fmt: skip
+    said = run_program([require_program("vvp"), "-n", program], "the netlist's simulation")
+    assert said.split() == ["wrong", "0"]
+
+
+def test_place_and_route(scale: Synthesis, tmp_path: Path) -> None:
+    said: list[str] = []
+    found = place(scale, "LFE5U-25F-6BG381C", "", 50.0, folder=tmp_path, line=said.append)
+    assert found.met
+    assert found.used["MULT18X18D"][0] == 2
+    assert found.bitstream.stat().st_size > 10_000
+    assert any("placing" in text for text in said)
+    with pytest.raises(InputError, match="nextpnr-ecp5 is called for LFE5U-85F"):
+        place(scale, "xc7a100t", "", 50.0)
+
+
+def test_both_forms_of_yosys_statistics() -> None:
+    old = "   Number of cells:   3\n     DSP48E2      1\n     LUT6         2\n"
+    new = "        3 cells\n        1   DSP48E2\n        2   LUT6\n"
+    assert parse_stat(old) == parse_stat(new) == {"DSP48E2": 1, "LUT6": 2}
+    with pytest.raises(CodesignError, match="yosys's statistics hold no cells"):
+        parse_stat("nothing")
