@@ -204,6 +204,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     result["samples"] = {c.name: len(c.samples) for c in contenders}
     result["exact"] = exact
     int8 = result["codesign_int8_ms"]
+    shown = ", ".join(f"{key} {value:.2f}" for key, value in times.items())
+    print(f"{name}: medians, ms: {shown}", file=sys.stderr, flush=True)
     result["times_faster_than"] = {
         key.removesuffix("_ms"): result[key] / int8
         for key in ("codesign_float_ms", "onnxruntime_int8_ms", "onnxruntime_float_ms", "torch_ms")

@@ -6,8 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from codesign import zoo
 from codesign.frontend import load_network
 from codesign.ir import Graph, interpret
+from codesign.ir.analysis import has_float_islands
 from codesign.ir.graph import Array
 from codesign.passes import prepare
 from codesign.quant import calibrate, load_format, quantize_graph
@@ -61,3 +63,14 @@ def test_network(network: str, formats: tuple[str, ...]) -> None:
             assert np.abs(found[0] - expected[0]).max() <= FLOAT_ERROR * np.abs(expected[0]).max()
         else:
             np.testing.assert_array_equal(found[0], expected[0])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("network", [name for name in zoo.names() if name != "deit_tiny"])
+def test_zoo_soak(network: str) -> None:
+    """The w8a8 form of every network that is integers throughout."""
+    graph, images = quantized(network, ("w8a8",))
+    assert not has_float_islands(graph)
+    found, expected = compiled(graph).run(images[0]), interpret.run(graph, images[0])
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
