@@ -52,7 +52,7 @@ def convolution(
     if residual:
         side = b.input("side", TensorType(b.type(y).shape, u8))
         scaled = b.add(ops.Requantize(DType.parse("s16"), -32768, 32767, -1),
-                       [side, b.constant(np.array(40000, np.int32)),
+                       [side, b.constant(np.asarray(40000, np.int32)),
                         b.constant(np.array(15, np.int32))])  # fmt: skip
         y = b.add(ops.Clip(u8, 0, 255), [b.add(ops.Add(), [y, scaled])], "z")
     return b.finish([y])

@@ -195,7 +195,7 @@ class CycleModel:
                     end_at = now + f.dispatch
                     fetched += 1
                     break
-                unit = command.unit
+                unit: Unit = command.unit
                 if len(waiting[unit]) >= f.queue:
                     break
                 needs[fetched] = [
@@ -206,14 +206,14 @@ class CycleModel:
                 issued[unit] += 1
                 fetched += 1
                 fetch_at = max(fetch_at, now - 4 * per) + per
-            for unit in UNITS:
-                self._start(unit, now, waiting, active, finished, needs, free)
+            for each in UNITS:
+                self._start(each, now, waiting, active, finished, needs, free)
             moment = self._step(now, active)
             if fetched < len(commands) and fetch_at > now + SPECK:
                 moment = min(moment, fetch_at)
-            for unit in UNITS:
-                if waiting[unit] and free[unit] > now + SPECK:
-                    moment = min(moment, free[unit])
+            for each in UNITS:
+                if waiting[each] and free[each] > now + SPECK:
+                    moment = min(moment, free[each])
             if moment == float("inf"):
                 if end_at is None and (fetched, len(spans)) != seen:
                     seen = (fetched, len(spans))
@@ -223,11 +223,11 @@ class CycleModel:
                 break
             self._advance(now, moment, active)
             now = moment
-            for unit in UNITS:
-                while active[unit] and self._over(active[unit][0], now):
-                    job = active[unit].pop(0)
-                    finished[unit].append(now)
-                    spans.append(Span(unit, job.command.layer, job.start, now))
+            for each in UNITS:
+                while active[each] and self._over(active[each][0], now):
+                    job = active[each].pop(0)
+                    finished[each].append(now)
+                    spans.append(Span(each, job.command.layer, job.start, now))
         return Cycles(round(end_at or now), tuple(spans))
 
     def _start(

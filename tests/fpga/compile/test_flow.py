@@ -104,7 +104,7 @@ def test_what_fpga_designs_do_not_have(tmp_path: Path) -> None:
         ({"formats": ("float", "w8a8")}, "integers of 2 to 8 bits"),
     ):
         with pytest.raises(InputError, match=message):
-            design(DesignOptions("zoo:digits", target="ultra96", **options), tmp_path)  # type: ignore[arg-type]
+            design(DesignOptions("zoo:digits", target="ultra96", **options), tmp_path)
     with pytest.raises(UnsupportedError, match="builds designs only"):
         TARGETS.load("ultra96")()._hardware()
     with pytest.raises(InputError, match=r"accelerator\.json: no such file"):
