@@ -42,7 +42,7 @@ def main() -> None:
         print(f"{symbol}: {', '.join(node.name for node in part.layers())}")
     codesign.tvm.simulate(module)  # a driver registers its own functions under these names
 
-    built = tvm.compile(module, tvm.target.Target("llvm"))
+    built = tvm.compile(module, codesign.tvm.target())
     result = relax.VirtualMachine(built, tvm.cpu())["main"](tvm.runtime.tensor(x.numpy()))
     print("equal to the integer reference:", np.array_equal(result[0].numpy(), wanted))
 

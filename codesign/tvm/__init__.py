@@ -14,7 +14,7 @@ from tvm_ffi import register_error
 
 from codesign.errors import InputError, UnsupportedError, VerifyError
 from codesign.tvm.partition import ACCELERATOR, partition, partitions, simulate
-from codesign.tvm.passes import integer_graph, lower_int8, quantize
+from codesign.tvm.passes import integer_graph, lower_int8, quantize, target
 from codesign.tvm.read import read_function
 
 for _error in (InputError, UnsupportedError, VerifyError):  # through TVM's pass manager and back
@@ -22,5 +22,5 @@ for _error in (InputError, UnsupportedError, VerifyError):  # through TVM's pass
 
 __all__ = [
     "ACCELERATOR", "integer_graph", "lower_int8", "partition", "partitions", "quantize",
-    "read_function", "simulate",
+    "read_function", "simulate", "target",
 ]  # fmt: skip

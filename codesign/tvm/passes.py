@@ -19,6 +19,7 @@ from codesign.ir.same import computation
 from codesign.passes import prepare
 from codesign.quant import calibrate, load_calibration, load_format, quantize_graph
 from codesign.quant.data import whole_batches
+from codesign.targets.tvm_lower.compile import tvm_target
 from codesign.targets.tvm_lower.lower import lower
 from codesign.targets.tvm_lower.machine import Machine, host_machine
 from codesign.tvm.read import read_function
@@ -59,6 +60,11 @@ def quantize(
         return _with_function(module, function, _function(module[function], integer))
 
     return _pass(transform, "codesign.quantize")
+
+
+def target(machine: Machine | None = None) -> Any:
+    """TVM's target with the instructions that ``lower_int8(machine)`` uses; by default this CPU."""
+    return tvm_target(machine or host_machine())
 
 
 def lower_int8(machine: Machine | None = None) -> Any:

@@ -118,7 +118,7 @@ CASES = [
          "infeasible: this limit cannot hold: size <= 1000 (feasible from 12016, the others kept) "
          "(latency in ms, size in bytes; formats offered: w8a8, w4a8)"),
     Case("unknown target", DESIGN + " --target hosts", 2,
-         "unknown target 'hosts'; did you mean 'host'? (known: host)"),
+         "unknown target 'hosts'; did you mean 'host'? (known: "),
     Case("unwritable folder", "design zoo:digits --out {tmp}/file/out", 2,
          "output folder {tmp}/file/out: cannot be written (Not a directory); choose another with "
          "--out or change its permissions", lambda d: (d / "file").touch()),

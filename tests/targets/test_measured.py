@@ -83,13 +83,13 @@ def test_structure_key() -> None:
 
 def test_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     builds: list[str] = []
-    compile_layer = HostTarget.runner
+    compile_layer = HostTarget.layer_runner
 
     def counted(self: HostTarget, graph: Graph) -> object:
         builds.append(graph.name)
         return compile_layer(self, graph)
 
-    monkeypatch.setattr(HostTarget, "runner", counted)
+    monkeypatch.setattr(HostTarget, "layer_runner", counted)
     target = HostTarget(database=tmp_path / "db" / "measured.sqlite")
     seen: list[tuple[str, int, int]] = []
     first = measure_layers(target, block(), target.database, lambda *step: seen.append(step))
@@ -97,8 +97,8 @@ def test_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert builds == ["conv0", "conv2"]
     assert first["conv0"] == first["conv1"]
     assert all(timing.samples == 20 and timing.min_ms > 0 for timing in first.values())
-    # Other weights, other narrow formats: the same code, nothing is measured again.
-    assert target.layer_latency(block(5, seed=3)) == first
+    # Other weights: the same code, nothing is measured again.
+    assert target.layer_latency(block(seed=3)) == first
     assert builds == ["conv0", "conv2"]
     other = HostTarget(threads=1, database=target.database)
     other.layer_latency(block())
