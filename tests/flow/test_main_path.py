@@ -143,7 +143,7 @@ def test_latency_limits_are_solved_on_measured_layers(files: Files, tmp_path: Pa
     assert chosen.totals["latency"] > 0
     assert all(layer.latency_ms[chosen.choices[layer.name]] for layer in chosen.layers)
     again = measure(tmp_path, refine=True)
-    # A measured entry stands for every format that runs the same code, and the CPU decides which do.
+    # A measured entry stands for every format of the same code; the CPU decides which those are.
     target = HostTarget()
     again_chosen = Design.load(tmp_path)
     alike = [
