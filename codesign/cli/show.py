@@ -126,8 +126,10 @@ def measured(found: Measured, json: bool) -> None:
         [[name, f"{value:.4f}"] for name, value in found.layers_ms.items()],
     )
     if found.network_ms is None or found.network_least_ms is None or found.model_error is None:
+        rest = found.modelled_ms - sum(found.layers_ms.values())
+        more = f" and {rest:.4f} ms of other operators" if rest > 1e-6 else ""
         click.echo(
-            f"\nnetwork {found.modelled_ms:.3f} ms ({found.kind}: sum of its layers) on "
+            f"\nnetwork {found.modelled_ms:.3f} ms ({found.kind}: sum of its layers{more}) on "
             f"{found.machine}; not measured"
         )
         if "total" in found.counts:

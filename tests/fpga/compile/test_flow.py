@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from codesign.errors import InputError, UnsupportedError
+from codesign.flow.artifact import Design
 from codesign.flow.building import load_integer
 from codesign.flow.choose import design
 from codesign.flow.ladder import _some
+from codesign.flow.measuring import measure
 from codesign.flow.options import DesignOptions
 from codesign.flow.prepare import load_target, noise_inputs
 from codesign.flow.report import report
@@ -95,6 +97,15 @@ def test_report_shows_the_accelerator(folder: Path) -> None:
     assert data["resources"]["dsp"]["available"] == 360
     for text in ("Accelerator", "Timeline", "xczu3eg", "On the ARM cores", "x.q"):
         assert text in page
+
+
+def test_modelled_latency_counts_operators_without_weights(folder: Path) -> None:
+    """Pools are work of their own on an accelerator: the network is more than its layers."""
+    found = measure(folder)
+    total = Design.load(folder).totals["latency"]
+    assert found.modelled_ms == total
+    assert sum(found.layers_ms.values()) < total
+    assert found.network_ms is None
 
 
 def test_what_fpga_designs_do_not_have(tmp_path: Path) -> None:
