@@ -34,11 +34,13 @@ from codesign.cost.tables import (
 from codesign.space.generate import Space
 from codesign.space.workload import Chain, LayerShape, VectorOp, Workload
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the cost model changes, so that old files are not read."""
 BOTTOM = -1
 Format: TypeAlias = tuple[int, int]
 """(weight bits, activation bits)."""
+Key: TypeAlias = tuple[object, ...]
+"""What a row depends on, beyond the filler's own settings."""
 
 
 @dataclass(eq=False)
@@ -51,8 +53,8 @@ class Filler:
     pipelined: bool = True
     cache: Path | None = None
     """Folder that rows are kept in; None: not kept."""
-    _rows: dict[str, Array] = field(default_factory=dict)
-    _loaded: set[str] = field(default_factory=set)
+    _rows: dict[Key, Array] = field(default_factory=dict)
+    _loaded: set[Key] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.space)
@@ -104,7 +106,7 @@ class Filler:
 
     def _variant(self, shape: LayerShape, weight_bits: int, rate: int) -> Array:
         """Keys of one layer at one rate, on the cores that can take it."""
-        name = f"dense {shape} w{weight_bits} x{rate}"
+        name = ("dense", shape, weight_bits, rate)
 
         def fill() -> Array:
             cores, doubles, place = self.space.dense_cores
@@ -148,7 +150,7 @@ class Filler:
             row[there] = table[place[there], 0, self.space.axes["dw_activation"][there]]
             return row
 
-        return self._row(f"depthwise {shape} w{weight_bits}", fill)
+        return self._row(("depthwise", shape, weight_bits), fill)
 
     def chain(self, chain: ChainShape, formats: ChainFormat) -> Array:
         """Keys (accelerators,) of a fused chain; INFEASIBLE where it cannot run."""
@@ -182,7 +184,7 @@ class Filler:
                     left = 0 if f.expand is None else f.expand[0]
                     right = 0 if f.project is None else f.project[0]
                     wanted[ChainBits(left, f.depthwise[0], right, e, p)] = None
-        missing = [b for b in wanted if not self._known(_chain_name(chain, b))]
+        missing = [b for b in wanted if not self._known((chain, b))]
         # cores by the widest weights and by doubling, so that none is priced for what it cannot do
         rows = {b: np.full(len(self.space), INFEASIBLE, dtype=np.int64) for b in missing}
         for there, doubling, widest in self._chain_groups():
@@ -195,7 +197,7 @@ class Filler:
             if able:
                 self._fill_chain(chain, able, there, rows)
         for bits, row in rows.items():
-            self._keep(_chain_name(chain, bits), row)
+            self._keep((chain, bits), row)
 
     def _chain_groups(self) -> Iterator[tuple[Array, bool, int]]:
         doubles, place = self.space.dense_cores[1:]
@@ -229,7 +231,7 @@ class Filler:
             rows[bits][there] = table[at]
 
     def _chain_row(self, chain: ChainShape, bits: ChainBits) -> Array:
-        name = _chain_name(chain, bits)
+        name = (chain, bits)
         if not self._known(name):
             formats = ChainFormat(
                 (bits.expand, 8) if bits.expand else None,
@@ -260,12 +262,12 @@ class Filler:
         traffic = np.full(len(cores), op.load_bytes + op.store_bytes, dtype=np.int64)
         return pack(cycles, traffic, self.by)[place]
 
-    def _row(self, name: str, fill: object) -> Array:
+    def _row(self, name: Key, fill: object) -> Array:
         if not self._known(name):
             self._keep(name, fill())  # type: ignore[operator]
         return self._rows[name]
 
-    def _known(self, name: str) -> bool:
+    def _known(self, name: Key) -> bool:
         if name in self._rows:
             return True
         if self.cache is None or name in self._loaded:
@@ -281,7 +283,7 @@ class Filler:
         self._rows[name] = row
         return True
 
-    def _keep(self, name: str, row: Array) -> None:
+    def _keep(self, name: Key, row: Array) -> None:
         self._rows[name] = row
         if self.cache is None:
             return
@@ -291,9 +293,9 @@ class Filler:
             np.save(file, row)
         Path(aside).replace(self._path(name))
 
-    def _path(self, name: str) -> Path:
+    def _path(self, name: Key) -> Path:
         assert self.cache is not None
-        text = f"{VERSION} {self._space_hash} {self.machine} {self.by} {self.pipelined} {name}"
+        text = f"{VERSION} {self._space_hash} {self.machine} {self.by} {self.pipelined} {name!r}"
         return self.cache / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
 
     @cached_property
@@ -305,10 +307,6 @@ class Filler:
         for column in (space.base, space.dw_base, *space.axes.values()):
             digest.update(np.ascontiguousarray(column, dtype=np.int64).tobytes())
         return digest.hexdigest()
-
-
-def _chain_name(chain: ChainShape, bits: ChainBits) -> str:
-    return f"{chain} {bits}"
 
 
 def chain_shape(workload: Workload, chain: Chain) -> ChainShape:

@@ -249,7 +249,7 @@ class OptionTables:
             seen[key] = cycles, traffic  # what was measured was measured layer by layer
             return seen[key]
         formats = self._chain_format(chain, chosen)
-        if isinstance(pricing, Filler):
+        if isinstance(pricing, Filler) and ("ready", shape) not in seen:
             every = [
                 ChainFormat(e, d, p)
                 for e in (self.formats.values() if chain.expand is not None else [None])
@@ -257,6 +257,7 @@ class OptionTables:
                 for p in (self.formats.values() if chain.project is not None else [None])
             ]
             pricing.prepare_chains(shape, every)
+            seen["ready", shape] = ()
         found = pricing.chain(shape, formats)
         c, t = unpack(found, self.by)
         never = found == INFEASIBLE
