@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exact solver against searches without a proof: same problem, same wall time, same seeds.
 
-Every instance is solved exactly; every baseline then gets as long as that took (at least
-``--least`` seconds, one tick of a search), and ``--more`` times that, with the same seeds. The
-table shows the mean ratio of what they found to the optimum (1 is the optimum; "-" is nothing
-feasible) and in how many runs it was the optimum itself. Instances: HAWQ-V3's nine ResNet18
-programs, and joint problems of an accelerator and formats, whose tables are filled beforehand and
-charged to nobody. The plot shows the best found over time. Exits with 1 if a baseline beats the
-optimum.
+Every instance is solved exactly; every baseline then gets as long as that took, with the same
+seeds. Instances: HAWQ-V3's nine ResNet18 programs (at least ``--least`` seconds, one tick of a
+search, and ``--more`` times that), and the joint problem of networks and boards, all accelerators
+that are not dominated, formats, tilings and chains. There the exact solver's time includes
+accelerators and tables; a baseline fills the tables of the accelerators that it visits in its own
+time, and gets at least ``--least-joint`` seconds; what it finds later does not count. The table
+shows the mean ratio of what they found to the optimum (1 is the optimum; "-" is nothing feasible)
+and in how many runs it was the optimum itself. The plot shows the best found over time. Exits with
+1 if a baseline beats the optimum.
 
     python benchmarks/baselines.py --joint resnet8:ultra96 --plot out/baselines.html --json
 """
@@ -23,16 +25,21 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
+from codesign.solvers import Problem, Status, solve
+from codesign.solvers.baselines import BASELINES, Improvement, run
 
-from codesign.solvers import Metric, Problem, Status, solve
-from codesign.solvers.baselines import BASELINES, Run, run
-
+JOINT = ",".join(
+    f"{name}:{board}"
+    for name in ("resnet8", "resnet18", "mobilenetv2", "mnasnet_a1", "fbnet_c")
+    for board in ("ultra96", "pynq-z2")
+)
 NAMES = "random,annealing,greedy,nsga2,nsga2-predicted,mnasnet"
 
 
@@ -48,77 +55,120 @@ def sibling(name: str) -> ModuleType:
     return module
 
 
-def joint_instance(name: str, board: str, share: float, most: int) -> Problem:
-    """The joint problem of a zoo network with all tables filled, as one ``Problem``.
+@dataclass(frozen=True)
+class Found:
+    """What a search found, in the instance's units."""
 
-    ``most`` accelerators, evenly spaced among the undominated ones (0: all): a baseline needs the
-    whole table, where the joint solver fills only what its bounds leave open.
-    """
-    from codesign.cost.fill import Filler
-    from codesign.cost.option_tables import NEVER
+    value: Decimal | None
+    """Within the time limit."""
+    trace: tuple[Improvement, ...]
+    seconds: float
+    tabled: int = 0
+    """Accelerators whose tables were filled."""
+
+    @staticmethod
+    def of(trace: tuple[Improvement, ...], seconds: float, limit: float, tabled: int = 0) -> Found:
+        """What was found later than ``limit`` is left out."""
+        kept = tuple(step for step in trace if step.seconds <= limit)
+        return Found(kept[-1].objective if kept else None, kept, min(seconds, limit), tabled)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One question for all searches."""
+
+    size: str
+    exact: Callable[[], tuple[Decimal, float]]
+    """Optimum and seconds."""
+    search: Callable[[str, float, int], Found]
+    """Name, time limit, seed."""
+    least: float
+    factors: tuple[int, ...]
+    """Budgets in multiples of the exact solver's time."""
+    maximize: bool = False
+
+
+def program(problem: Problem, least: float, more: int) -> Instance:
+    """A problem file's question, tables given."""
+
+    def exact() -> tuple[Decimal, float]:
+        solve(problem, explain=False)  # warm
+        start = time.perf_counter()
+        found = solve(problem, explain=False)
+        seconds = time.perf_counter() - start
+        assert found.status is Status.OPTIMAL
+        assert found.objective is not None
+        return found.objective, seconds
+
+    def search(name: str, limit: float, seed: int) -> Found:
+        found = run(problem, name, limit, seed)
+        return Found.of(found.trace, found.solution.seconds, limit)
+
+    size = f"{len(problem.groups)} groups"
+    return Instance(size, exact, search, least, (1, more), problem.maximize)
+
+
+def joint(name: str, board: str, share: float, least: float, tables: dict[str, Any]) -> Instance:
+    """The joint problem of a zoo network on a board, weight-only loss limited to ``share``."""
     from codesign.flow.joint import joint_problem
+    from codesign.flow.joint import solve as solve_joint
+    from codesign.flow.joint.baselines import baseline
 
-    workload, loss = sibling("joint").load(name, "w8a8,w8a4,w4a8,w4a4")
-    asked = joint_problem(
-        workload, board, formats="w8a8,w8a4,w4a8,w4a4", loss=loss, loss_budget=share
-    )
-    count = len(asked.space)
-    kept = np.arange(count)
-    if 0 < most < count:
-        kept = np.linspace(0, count - 1, most).astype(np.int64)
-    tables = asked.tables
-    space = asked.space.take(kept)
-    priced = tables.price(Filler(space, asked.timing, tables.by, asked.pipelined))
-    ends = np.ones((len(kept), 1), dtype=np.bool_)
-    runs = np.concatenate([priced.cycles < NEVER, ends], axis=1)
-    latency = np.concatenate([priced.cycles, priced.fixed_cycles[:, None]], axis=1)
-    choices = {f"unit{i}": [",".join(o) for o in u.options] for i, u in enumerate(tables.units)}
-    return Problem.build(
-        name=f"{name}:{board}",
-        choices=choices | {"other": ["-"]},
-        metrics=[
-            Metric.joint("latency", np.where(runs, latency, 0)),
-            Metric.choice("loss", np.append(tables.choice_metric("loss"), 0)),
-        ],
-        minimize="latency",
-        architectures=[f"h{place}" for place in kept],
-        limits={"loss": asked.limits["loss"]},
-        allowed=None if runs.all() else runs,
-    )
+    benchmark = sibling("joint")
+    if name not in tables:
+        tables[name] = benchmark.load(name, benchmark.FORMATS)
+    workload, loss = tables[name]
+
+    def problem() -> Any:
+        return joint_problem(
+            workload, board, formats=benchmark.FORMATS, loss=loss, loss_budget=share
+        )
+
+    asked = problem()
+
+    def exact() -> tuple[Decimal, float]:
+        start = time.perf_counter()
+        proof = solve_joint(problem()).certificate
+        seconds = time.perf_counter() - start
+        assert proof.status is Status.OPTIMAL
+        assert proof.objective is not None
+        return proof.objective, seconds
+
+    def search(name: str, limit: float, seed: int) -> Found:
+        found = baseline(asked, name, limit, seed)
+        return Found.of(found.trace, found.result.certificate.seconds, limit, found.tabled)
+
+    size = f"{len(asked.tables.units)} units, {len(asked.space)} accelerators"
+    return Instance(size, exact, search, least, (1,))
 
 
-def compare(problem: Problem, names: list[str], seeds: int, least: float, more: int) -> Any:
-    """One instance: the exact answer, and every baseline at both budgets."""
-    solve(problem, explain=False)  # warm
-    start = time.perf_counter()
-    exact = solve(problem, explain=False)
-    seconds = time.perf_counter() - start
-    assert exact.status is Status.OPTIMAL
-    assert exact.objective is not None
+def compare(instance: Instance, names: list[str], seeds: int) -> Any:
+    """One instance: the exact answer, and every baseline at every budget."""
+    optimum, seconds = instance.exact()
     found: dict[str, Any] = {
-        "optimum": float(exact.objective),
-        "groups": len(problem.groups),
-        "architectures": len(problem.architectures),
+        "size": instance.size,
+        "optimum": float(optimum),
         "exact_ms": 1e3 * seconds,
         "budgets_ms": {},
         "baselines": {},
     }
-    curves: dict[str, Run] = {}
-    for label, times in (("equal", 1), (f"x{more}", more)):
-        limit = max(least, seconds) * times
+    curves: dict[str, Found] = {}
+    for times in instance.factors:
+        label = "equal" if times == 1 else f"x{times}"
+        limit = max(instance.least, seconds) * times
         found["budgets_ms"][label] = 1e3 * limit
         for name in names:
-            runs = [run(problem, name, limit, seed) for seed in range(seeds)]
+            runs = [instance.search(name, limit, seed) for seed in range(seeds)]
             curves[name] = runs[0]
             row = found["baselines"].setdefault(name, {})
-            row[label] = summary(problem, exact.objective, runs)
-    return found, curves, exact.objective, seconds
+            row[label] = summary(instance, optimum, runs)
+    return found, curves, optimum, seconds
 
 
-def summary(problem: Problem, optimum: Decimal, runs: list[Run]) -> dict[str, Any]:
+def summary(instance: Instance, optimum: Decimal, runs: list[Found]) -> dict[str, Any]:
     """Ratios to the optimum over the seeds."""
-    values = [r.solution.objective for r in runs if r.solution.objective is not None]
-    better = [v for v in values if (v > optimum if problem.maximize else v < optimum)]
+    values = [r.value for r in runs if r.value is not None]
+    better = [v for v in values if (v > optimum if instance.maximize else v < optimum)]
     ratios = [float(v / optimum) for v in values] if optimum else []
     return {
         "runs": len(runs),
@@ -127,7 +177,8 @@ def summary(problem: Problem, optimum: Decimal, runs: list[Run]) -> dict[str, An
         "better_than_exact": len(better),
         "mean_ratio": statistics.fmean(ratios) if ratios else None,
         "worst_ratio": max(ratios, default=None),
-        "mean_seconds": statistics.fmean(r.solution.seconds for r in runs),
+        "mean_seconds": statistics.fmean(r.seconds for r in runs),
+        "accelerators_visited": statistics.fmean(r.tabled for r in runs),
     }
 
 
@@ -149,7 +200,7 @@ def plot(path: Path, curves: dict[str, Any]) -> None:
                 continue
             figure.add_trace(
                 Scatter(
-                    x=[*times, one.solution.seconds],
+                    x=[*times, one.seconds],
                     y=[*ratios, ratios[-1]],
                     line={"shape": "hv", "color": colour},
                     name=name,
@@ -187,26 +238,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--least", type=float, default=0.02, help="seconds of the shortest run")
     parser.add_argument("--more", type=int, default=10, help="factor of the longer budget")
-    parser.add_argument("--joint", default="resnet8:ultra96", help="NETWORK:BOARD,... or empty")
-    parser.add_argument("--share", type=float, default=0.3, help="loss limit of joint problems")
-    parser.add_argument("--accelerators", type=int, default=2000, help="of a joint problem; 0: all")
+    parser.add_argument("--joint", default=JOINT, help="NETWORK:BOARD,... or empty")
+    parser.add_argument("--share", type=float, default=0.5, help="loss limit of joint problems")
+    parser.add_argument("--least-joint", type=float, default=3.0, help="seconds, likewise")
+    parser.add_argument("--no-hawq", action="store_true", help="joint problems only")
     parser.add_argument("--plot", type=Path, help="write best-so-far curves to this HTML file")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     hawq = sibling("hawq")
-    instances: dict[str, Problem] = {}
-    if hawq.data_file().exists():
-        instances |= {f"hawq {name}": p for name, p in hawq.programs(hawq.data_file()).items()}
+    instances: dict[str, Instance] = {}
+    if options.no_hawq:
+        pass
+    elif hawq.data_file().exists():
+        for name, problem in hawq.programs(hawq.data_file()).items():
+            instances[f"hawq {name}"] = program(problem, options.least, options.more)
     else:
         print(f"no HAWQ tables at {hawq.data_file()}; set CODESIGN_DATA", file=sys.stderr)
+    tables: dict[str, Any] = {}
     for pair in filter(None, options.joint.split(",")):
         name, _, board = pair.partition(":")
-        instances[f"joint {pair}"] = joint_instance(
-            name, board, options.share, options.accelerators
-        )
+        instances[f"joint {pair}"] = joint(name, board, options.share, options.least_joint, tables)
     names = options.baselines.split(",")
     for name in names:
-        BASELINES.load(name).require()
+        search = BASELINES.load(name)
+        search.require()
+        search().prepare()
     report: dict[str, Any] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
         f"{platform.python_version()}",
@@ -215,10 +271,8 @@ def main(arguments: list[str] | None = None) -> int:
         "instances": {},
     }
     curves: dict[str, Any] = {}
-    for label, problem in instances.items():
-        found, runs, optimum, seconds = compare(
-            problem, names, options.seeds, options.least, options.more
-        )
+    for label, instance in instances.items():
+        found, runs, optimum, seconds = compare(instance, names, options.seeds)
         report["instances"][label] = found
         curves[label] = (runs, optimum, seconds)
         if not options.json:
@@ -241,9 +295,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def show(label: str, found: dict[str, Any]) -> None:
     """A few lines an instance."""
-    size = f"{found['groups']} groups"
-    size += f", {found['architectures']} accelerators" if found["architectures"] else ""
-    print(f"{label} ({size}): optimum {found['optimum']:.6g}, proven in {found['exact_ms']:.1f} ms")
+    optimum, took = f"{found['optimum']:.6g}", f"{found['exact_ms']:.1f} ms"
+    print(f"{label} ({found['size']}): optimum {optimum}, proven in {took}")
     for name, row in found["baselines"].items():
         cells = []
         for budget, cell in row.items():
@@ -251,7 +304,7 @@ def show(label: str, found: dict[str, Any]) -> None:
             value = "     -" if ratio is None else f"{ratio:6.3f}"
             limit = found["budgets_ms"][budget]
             cells.append(f"{value} at {limit:6.0f} ms ({cell['optimal']}/{cell['runs']} optimal)")
-        print(f"  {name:16}" + "   ".join(cells))
+        print(f"  {name:16}" + "   ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

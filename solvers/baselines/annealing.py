@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.solvers.baselines.base import Baseline, Recorder, Space
+from codesign.solvers.baselines.base import Baseline, Recorder
+from codesign.solvers.baselines.space import Space
 
 
 @dataclass
@@ -98,7 +99,7 @@ class _Walk:
             record.evaluations += 1
             if space.archs > 1 and draw.random() < setting.change_architecture:
                 before = self.arch
-                self._enter(draw.randrange(space.archs))
+                self._enter(space.draw(draw))
                 found = self.total + self.penalty * self._violation(self.sums, self.bad)
                 if self._takes(found - energy, temperature):
                     energy = found

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.solvers.baselines.base import REPAIRED, Baseline, Floats, Ints, Recorder, Space
+from codesign.solvers.baselines.base import REPAIRED, Baseline, Recorder
+from codesign.solvers.baselines.space import Bools, Floats, Ints, Space
 
 
 @dataclass
@@ -26,31 +27,19 @@ class Greedy(Baseline):
     """Spread of the disturbance of prices in repeats."""
 
     def search(self, space: Space, record: Recorder, rng: np.random.Generator) -> None:
-        least = np.minimum.reduceat(space.cost, space.starts, axis=1).sum(axis=1) + space.base
-        able = _able(space)
-        order = np.flatnonzero(able)
+        least = space.least()
+        order = np.flatnonzero(space.able())
         if len(least) == space.archs:
             order = order[np.argsort(least[order], kind="stable")]
         if not len(order):
             return
         spread = 0.0
         while not record.stop:
-            for arch in order:
+            for arch in space.visits(order.tolist()):
                 if record.stop:
                     return
-                _descend(space, record, int(arch), spread, rng)
+                _descend(space, record, arch, spread, rng)
             spread = self.noise
-
-
-def _able(space: Space) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """(architectures,): whether each limit by itself can be met."""
-    able = np.ones(space.archs, dtype=np.bool_)
-    mask = space.reduced.mask
-    for weights, bound, scale in zip(space.weights, space.bounds, space.scales):
-        values = weights if mask is None else np.where(mask, weights, np.inf)
-        least = np.minimum.reduceat(values, space.starts, axis=1).sum(axis=1)
-        able &= least <= bound + 1e-9 * scale
-    return able
 
 
 def _descend(
@@ -60,7 +49,7 @@ def _descend(
     mask = space.mask(arch)
     if spread:
         cost = cost * np.exp(spread * rng.standard_normal(len(cost)))
-    chosen = space.least(cost, mask)
+    chosen = space.lightest(cost, mask)
     true = space.row(space.cost, arch)
     weights = [space.row(w, arch) for w in space.weights]
     for _ in range(REPAIRED):
@@ -84,7 +73,7 @@ def _descend(
 
 def _improve(
     space: Space, record: Recorder, arch: int, chosen: Ints, cost: Floats,
-    weights: list[Floats], mask: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    weights: list[Floats], mask: Bools,
 ) -> None:  # fmt: skip
     """Single changes that keep the limits and lower the cost, the greatest first."""
     for _ in range(REPAIRED):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.solvers.baselines.base import Baseline, Floats, Ints, Recorder, Space
+from codesign.solvers.baselines.base import Baseline, Recorder
+from codesign.solvers.baselines.space import Floats, Ints, Space
 
 
 @dataclass
@@ -17,6 +18,7 @@ class MnasNet(Baseline):
     it grows while too few children keep the limits."""
 
     name = "mnasnet"
+    takes_measure = True
     summary = "MnasNet's reward quality x (total/limit)^w by aging evolution"
     population: int = 128
     tournament: int = 16
@@ -24,12 +26,13 @@ class MnasNet(Baseline):
     w: float = -0.07
 
     def search(self, space: Space, record: Recorder, rng: np.random.Generator) -> None:
-        low = float(np.minimum.reduceat(space.cost, space.starts, axis=1).sum(axis=1).min())
-        high = float(np.maximum.reduceat(space.cost, space.starts, axis=1).sum(axis=1).max())
-        low, high = low + float(space.base.min()), high + float(space.base.max())
+        low, high = (0.0, 0.0) if record.measure is not None else space.span()
 
         def reward(archs: Ints, columns: Ints, w: float) -> tuple[Floats, Floats]:
+            nonlocal low, high
             cost, violation = record.price(archs, columns)
+            if record.measure is not None:  # its span shows only while it is measured
+                low, high = min(low, float(cost.min())), max(high, float(cost.max()))
             quality = 1e-6 + (high - cost) / max(high - low, 1e-12)
             ratios = 1.0 + space.ratios(archs, columns)
             rest = np.maximum(violation - (ratios - 1.0).sum(axis=1), 0.0)
@@ -70,4 +73,4 @@ class MnasNet(Baseline):
             columns[rows, group[rows]] = fresh[rows]
         if space.archs > 1:
             other = rng.random(count) < 0.15
-            archs[other] = rng.integers(space.archs, size=int(other.sum()))
+            archs[other] = space.draw_archs(rng, int(other.sum()))

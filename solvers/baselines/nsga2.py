@@ -9,7 +9,8 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from codesign.solvers.baselines.base import Baseline, Floats, Ints, Recorder, Space
+from codesign.solvers.baselines.base import Baseline, Recorder
+from codesign.solvers.baselines.space import Floats, Ints, Space
 
 Pricing: TypeAlias = Callable[[Ints, Ints], tuple[Floats, Floats]]
 """(architectures, columns) to (objective, violation)."""
@@ -22,6 +23,7 @@ class Nsga2(Baseline):
     """Objective against the total of the first limit, all limits as constraints."""
 
     name = "nsga2"
+    takes_measure = True
     summary = "NSGA-II of pymoo: objective against the first limit's total (as DyNAS-T)"
     modules: ClassVar[tuple[str, ...]] = ("pymoo",)
     population: int = 100

@@ -14,8 +14,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from codesign.solvers.baselines.base import Baseline, Floats, Ints, Recorder, Space
+from codesign.solvers.baselines.base import Baseline, Recorder
 from codesign.solvers.baselines.nsga2 import evolve, import_pymoo
+from codesign.solvers.baselines.space import Floats, Ints, Space
 
 
 @dataclass
@@ -79,6 +80,7 @@ class _Known:
 
     def __init__(self, space: Space, record: Recorder) -> None:
         self.space, self.record = space, record
+        self.scale = max(map(abs, space.span())) or 1.0
         self.seen: set[tuple[int, ...]] = set()
         self.rows: list[Floats] = []
         self.values: list[float] = []
@@ -117,7 +119,7 @@ class _Known:
         found[np.arange(len(archs))[:, None], columns] = 1.0
         if self.space.archs > 1:
             cost, _ = self.space.price(archs, columns)
-            found[:, -1] = cost / (np.abs(self.space.cost).max() or 1.0)
+            found[:, -1] = cost / self.scale
         return found
 
     def fit(self) -> Callable[[Ints, Ints], Floats]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.solvers.baselines.base import Baseline, Recorder, Space
+from codesign.solvers.baselines.base import Baseline, Recorder
+from codesign.solvers.baselines.space import Space
 
 
 @dataclass
@@ -15,6 +16,7 @@ class RandomSearch(Baseline):
     """Independent samples, half of them leaning to options that keep the limits."""
 
     name = "random"
+    takes_measure = True
     summary = "random samples, half of them leaning to the limits"
     batch: int = 256
 

@@ -12,8 +12,9 @@ import pytest
 from codesign.errors import InputError, SolverError, ToolNotFoundError
 from codesign.solvers import Problem, Solution, Status, solve
 from codesign.solvers.baselines import BASELINES, Baseline, run
-from codesign.solvers.baselines.base import Recorder, Space
+from codesign.solvers.baselines.base import Recorder
 from codesign.solvers.baselines.nsga2 import Nsga2
+from codesign.solvers.baselines.space import Space
 from codesign.solvers.certify import check_solution, positions, violations
 from codesign.solvers.problem_file import problem_from_data
 
@@ -146,6 +147,24 @@ def test_a_metric_that_is_not_additive_is_learnt_from_measurements() -> None:
     assert len(asked) < len(values)
 
 
+@pytest.mark.parametrize("name", ["mnasnet", "nsga2", "random"])
+def test_a_metric_that_is_not_additive_is_measured_for_each_choice(name: str) -> None:
+    problem = problem_from_data(DATA)
+    asked: list[tuple[str, ...]] = []
+
+    def measure(choices: Mapping[str, str], architecture: str | None) -> float:
+        asked.append(tuple(choices.values()))
+        return not_additive(choices, architecture)
+
+    answer = run(problem, name, evaluations=300, seed=1, measure=measure)
+    assert len(set(asked)) == len(asked)
+    assert answer.solution.choices is not None
+    choice, _ = positions(problem, answer.solution.choices, None)
+    assert not violations(problem, choice, None)
+    assert answer.measured == not_additive(answer.solution.choices, None)
+    assert answer.measured <= 8  # a dozen of 729 choices are as good
+
+
 def test_bad_requests_are_told() -> None:
     problem = problem_from_data(DATA)
     with pytest.raises(InputError) as error:
@@ -169,7 +188,8 @@ def test_bad_requests_are_told() -> None:
     with pytest.raises(InputError) as error:
         run(problem, "greedy", 1, measure=not_additive)
     assert str(error.value) == (
-        "baseline 'greedy' takes additive metrics only; measure= needs nsga2-predicted"
+        "baseline 'greedy' takes additive metrics only; measure= needs mnasnet or nsga2 or "
+        "nsga2-predicted or random"
     )
 
 
