@@ -103,11 +103,14 @@ def joint_problem(
             side == "min" and LIMITS.get(key, key) not in (*CHOICE, INTERVAL) for key, side in sides
         )
     )
+    # tilings of least traffic, unless time counts, or a least energy or traffic is asked for: what
+    # meets that must go on meeting it when a limit on time is left out
+    floored = any(side == "min" and LIMITS.get(key, key) in MOVED for key, side in sides)
     grid = None if isinstance(space, Space) else space or SpaceOptions()
     found = space if isinstance(space, Space) else generate(device, grid, budget, safe)
     tables = OptionTables(
         workload, bits, units, table, fusion,
-        "traffic" if used & set(MOVED) and not timed else "cycles",
+        "traffic" if used & set(MOVED) and not timed and not floored else "cycles",
         energy, dict(measured or {}), stream and INTERVAL in used,
     )  # fmt: skip
     problem = JointProblem(

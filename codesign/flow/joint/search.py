@@ -299,8 +299,10 @@ class Search:
         runs = metrics["runs"][rows]
 
         def metric(name: str, values: Array) -> Metric:
-            joint = values.ndim == 2
-            return Metric.joint(name, values[rows]) if joint else Metric.choice(name, values)
+            if values.ndim == 1:
+                return Metric.choice(name, values)
+            # what does not run has a price so large that solvers in floats would lose the others
+            return Metric.joint(name, np.where(runs, values[rows], 0))
 
         limits: dict[str, dict[str, int]] = {}
         for row in self.rows:
