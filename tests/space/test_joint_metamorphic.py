@@ -31,7 +31,7 @@ SOAK = range(24, 400)
 soak = pytest.mark.soak
 
 
-def every(seeds: range, more: range) -> Any:
+def every(seeds: range, more: range) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "seed", [*seeds, *(pytest.param(seed, marks=soak) for seed in more)]
     )
