@@ -21,8 +21,8 @@ _ROWS = 24
     "--x",
     default="size",
     show_default=True,
-    help="Metric: latency, size, loss, bops; of an FPGA board latency, size, loss, energy, "
-    "traffic, dsp, lut, ff, ramb18.",
+    help="Metric: latency, size, loss, bops; of an FPGA board latency, throughput, size, loss, "
+    "energy, traffic, dsp, lut, ff, ramb18.",
 )
 @click.option("--y", default="loss", show_default=True, help="Metric, least for each x.")
 @click.option(

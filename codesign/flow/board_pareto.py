@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from codesign.errors import InputError
 from codesign.flow.choose import Session
 from codesign.flow.frontier import Explorer
+from codesign.flow.hardware import joint_limits
 from codesign.flow.joint import Certificate, JointProblem, JointResult, joint_problem
 from codesign.flow.joint.frontier import JointPoint, JointPointFile, JointQuestion
+from codesign.flow.joint.problem import INTERVAL
 from codesign.flow.options import DesignOptions
 from codesign.solvers.decimals import to_decimal
 from codesign.space.device import Device
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 UNITS = {
     "latency": "ms (modelled cycles of one image at the board's clock)",
+    "throughput": "images a second, one after the other through the engines (modelled)",
     "energy": "µJ of one image (modelled)",
     "traffic": "KiB to and from DRAM (modelled)",
     "size": "bytes (packed weights and biases)",
@@ -32,8 +35,9 @@ UNITS = {
     "ramb18": "half block RAMs (modelled)",
 }
 """Metrics of a board's frontier."""
-_TO_JOINT = {"latency": ("latency_ms", Decimal(1)), "size": ("size_kb", Decimal(1) / 1024),
-             "loss": ("loss", Decimal(1))}  # fmt: skip
+_METRICS = {"throughput": INTERVAL}
+"""Axes that the joint problem has under another name."""
+_NAMES = {metric: name for name, metric in _METRICS.items()}
 
 
 def board_question(
@@ -41,20 +45,13 @@ def board_question(
 ) -> JointQuestion:
     """The joint problem of a session as a question for the explorer."""
     options, tables = session.options, session.tables
-    given: dict[str, Any] = {}
-    for name, value in asked.items():
-        if name not in _TO_JOINT:
-            raise InputError(
-                f"--limit {name}: a board's frontier has no such limit (it has "
-                f"{', '.join(_TO_JOINT)})"
-            )
-        key, factor = _TO_JOINT[name]
-        given[key] = value * factor
     problem = joint_problem(
         session.prepared.graph, device, formats=list(tables.formats), loss=tables.loss,
-        objective=y, limits=given, also=(x, y),
+        objective=y, limits=joint_limits(options, device, asked), stream="throughput" in (x, y),
+        also=tuple(_METRICS.get(name, name) for name in (x, y)),
     )  # fmt: skip
-    return JointQuestion(problem, y, x, options.time_limit, session.prepared.input_digest)
+    first, second = (_METRICS.get(name, name) for name in (y, x))
+    return JointQuestion(problem, first, second, options.time_limit, session.prepared.input_digest)
 
 
 def explore(
@@ -62,7 +59,7 @@ def explore(
 ) -> tuple[tuple[Design, ...], bool, bool]:
     """The designs found, whether they are all, and whether time ended for some."""
     file = JointPointFile(out / "pareto.points", question)
-    x, y = question.second, question.first
+    x, y = (_NAMES.get(m, m) for m in (question.second, question.first))
     with session.progress.task(f"Frontier of {y} against {x}") as step:
         explorer: Explorer[JointPoint] = Explorer(
             question, points, session.options.jobs, file.add,
@@ -79,6 +76,8 @@ def shown(problem: JointProblem, metric: str, value: int) -> Decimal:
     """A total in the unit of ``UNITS``."""
     if metric == "latency":
         return Decimal(value) * 1000 / problem.device.clock_hz
+    if metric == INTERVAL:
+        return round(Decimal(problem.device.clock_hz) / value, 6)
     if metric == "energy":
         return Decimal(value).scaleb(-9)
     if metric == "traffic":
@@ -93,16 +92,19 @@ def _design(question: JointQuestion, point: JointPoint) -> Design:
     totals = {
         name: shown(problem, name, found.totals[name])
         for name in UNITS
-        if name != "loss" or problem.tables.loss is not None
+        if name != "throughput" and (name != "loss" or problem.tables.loss is not None)
     }
+    if problem.stream:
+        totals["throughput"] = shown(problem, INTERVAL, found.interval)
+    first, second = (_NAMES.get(m, m) for m in (question.first, question.second))
     assert found.accelerator is not None
     bound = None
     if point.bound is not None:
         bound = shown(problem, question.second, question.units(point.bound))
     proof = _proof(problem, point.certificate, question.first)
-    proof["under"] = {} if bound is None else {question.second: bound}
+    proof["under"] = {} if bound is None else {second: bound}
     proof["tie_break"] = _proof(problem, point.tie_break, question.second)
-    proof["tie_break"]["under"] = {question.first: totals[question.first]}
+    proof["tie_break"]["under"] = {first: totals[first]}
     return Design(found.formats, totals, proof, hardware=hardware(found))
 
 
@@ -120,7 +122,7 @@ def _proof(problem: JointProblem, certificate: Certificate, metric: str) -> dict
     for key in ("objective", "bound"):
         if data[key] is not None:
             data[key] = shown(problem, metric, int(Decimal(data[key]).scaleb(digits)))
-    return {"metric": metric, "solver": "joint", "proof": "integer", **data}
+    return {"metric": _NAMES.get(metric, metric), "solver": "joint", "proof": "integer", **data}
 
 
 def check_metrics(x: str, y: str, options: DesignOptions) -> None:

@@ -15,7 +15,7 @@ from codesign.data import cache_dir
 from codesign.errors import InputError
 from codesign.flow.accuracy_loop import AccuracyModel, Found, meet_accuracy
 from codesign.flow.artifact import AccuracyFacts, Certificate, Design, Round
-from codesign.flow.hardware import goal_of, solve_hardware
+from codesign.flow.hardware import board_limits, goal_of, solve_hardware
 from codesign.flow.latency import solve_lazily
 from codesign.flow.options import DesignOptions
 from codesign.flow.prepare import Prepared, prepare
@@ -281,13 +281,16 @@ def _to_design(session: Session, found: Found, accuracy: AccuracyFacts) -> Desig
     totals = {k: float(v) for k, v in tables.totals(found.choices).items()}
     if session.hardware is not None:  # with the operators that are no layers
         totals["latency"] = session.hardware.network_ms
+    asked = limits(tables, session.options, found.loss_limit)
+    if prepared.target.device is not None:
+        asked |= board_limits(session.options, prepared.target.device)
     return Design(
         name=prepared.name,
         options=session.options,
         network_hash=prepared.network_hash,
         choices=dict(found.choices),
         objective=session.goal,
-        limits={k: float(v) for k, v in limits(tables, session.options, found.loss_limit).items()},
+        limits={k: float(v) for k, v in asked.items()},
         totals=totals,
         baseline={k: float(v) for k, v in tables.totals(reference).items()},
         loss_kind=LOSS_KINDS[session.method],

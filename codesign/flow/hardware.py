@@ -9,7 +9,7 @@ from typing import Any
 
 from codesign.errors import InfeasibleError, InputError
 from codesign.flow.joint import JointResult, joint_problem, solve
-from codesign.flow.options import DesignOptions
+from codesign.flow.options import BOARD_LIMITS, DesignOptions
 from codesign.flow.tables import Tables, limits
 from codesign.ir.graph import Graph
 from codesign.solvers.solution import Solution, Status
@@ -20,6 +20,7 @@ FUSION = True
 """Whether chains may run fused."""
 _TO_JOINT = {"latency": ("latency_ms", Decimal(1)), "size": ("size_kb", Decimal(1) / 1024),
              "loss": ("loss", Decimal(1))}  # fmt: skip
+_BOARD_KEYS = {"energy": "energy_uj", "traffic": "traffic_kb"}
 _OBJECTIVES = ("latency", "size", "loss")
 
 
@@ -36,6 +37,38 @@ def goal_of(options: DesignOptions) -> str:
     return "loss" if limited else "latency"
 
 
+def board_limits(options: DesignOptions, device: Device) -> dict[str, Decimal]:
+    """Limits that only boards have, in their units; the tightest counts."""
+    found: dict[str, Decimal] = {}
+    for name, value, unit in options.limits:
+        if name not in BOARD_LIMITS:
+            continue
+        number = Decimal(str(value))
+        if unit == "%":
+            number = number / 100 * getattr(device, name)
+        tighter = max if name == "fps" else min
+        found[name] = tighter(number, found.get(name, number))
+    return found
+
+
+def joint_limits(
+    options: DesignOptions, device: Device, of_tables: Mapping[str, Decimal]
+) -> dict[str, Any]:
+    """All limits as ``joint_problem`` takes them. Raises InputError for what boards do not have."""
+    given: dict[str, Any] = {
+        _BOARD_KEYS.get(name, name): value for name, value in board_limits(options, device).items()
+    }
+    for name, value in of_tables.items():
+        if name not in _TO_JOINT:
+            raise InputError(
+                f"--limit {name}: an FPGA design has no such limit (it has "
+                f"{', '.join((*_TO_JOINT, *BOARD_LIMITS))})"
+            )
+        key, factor = _TO_JOINT[name]
+        given[key] = value * factor
+    return given
+
+
 def solve_hardware(
     graph: Graph, device: Device, tables: Tables, options: DesignOptions,
     loss_limit: Decimal | None,
@@ -50,14 +83,7 @@ def solve_hardware(
     bad = [name for name, f in tables.formats.items() if f.is_float]
     if bad:
         raise InputError(f"--formats {bad[0]}: an accelerator's layers are integers of 2 to 8 bits")
-    given: dict[str, Any] = {}
-    for name, value in limits(tables, options, loss_limit).items():
-        if name not in _TO_JOINT:
-            raise InputError(
-                f"--limit {name}: an FPGA design has no such limit (it has {', '.join(_TO_JOINT)})"
-            )
-        key, factor = _TO_JOINT[name]
-        given[key] = value * factor
+    given = joint_limits(options, device, limits(tables, options, loss_limit))
     goal = goal_of(options)
     problem = joint_problem(
         graph, device, formats=list(tables.formats), loss=tables.loss, objective=goal,

@@ -14,6 +14,10 @@ OBJECTIVES = ("latency", "size", "loss", "bops")
 SENSITIVITIES = ("auto", "hessian", "measured", "noise", "weight-only")
 CALIBRATIONS = ("minmax", "percentile", "mse", "entropy")
 
+BOARD_LIMITS = ("dsp", "lut", "ff", "ramb18", "energy", "traffic", "fps")
+"""Metrics that only FPGA boards limit: blocks, or a share of the part's (``dsp=80%``); energy in
+µJ and traffic in KiB of one image; fps is a least rate."""
+
 METRIC_UNITS = {
     "latency": "ms (sum over layers, each alone on the target)",
     "size": "bytes (packed weights and biases)",
@@ -49,7 +53,8 @@ class DesignOptions:
     loss_budget: float | None = None
     """0..1 between the least and the greatest total loss of the offered formats (HAWQ-V3)."""
     limits: tuple[tuple[str, float, str], ...] = ()
-    """Further upper limits, (metric, value, unit); unit ``%`` is of the reference design."""
+    """Further upper limits, (metric, value, unit); unit ``%`` is of the reference design (for
+    dsp, lut, ff and ramb18 of the part)."""
     sensitivity: str = "auto"
     calibration: str = "mse"
     samples: int = 512
@@ -90,6 +95,10 @@ class DesignOptions:
             if value not in allowed:
                 raise InputError(f"--{name} {value!r}: expected one of {', '.join(allowed)}")
         for metric, _, unit in self.limits:
+            if metric in BOARD_LIMITS and self._board:
+                if unit == "%" and metric in BOARD_LIMITS[4:]:
+                    raise InputError(f"--limit {metric}: expected a number, not a share")
+                continue
             if unit not in ("", "%") or (unit == "%" and metric == "latency"):
                 raise InputError(
                     f"--limit {metric}: expected a number, or a share of the reference design "
@@ -104,6 +113,12 @@ class DesignOptions:
             raise InputError("--formats: expected at least one number format, e.g. w8a8,w4a8")
         if len(set(self.formats)) != len(self.formats):
             raise InputError(f"--formats {','.join(self.formats)}: names a format twice")
+
+    @property
+    def _board(self) -> bool:
+        from codesign.flow.prepare import load_target  # which knows these options
+
+        return load_target(self.target).device is not None
 
     def _numbers(self) -> None:
         def bound(flag: str, value: float | None, low: float, high: float, unit: str) -> None:

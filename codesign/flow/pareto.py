@@ -12,6 +12,7 @@ from typing import Any
 from codesign.errors import InputError
 from codesign.flow.choose import LOSS_KINDS, Session
 from codesign.flow.frontier import Explorer, PointFile, Question
+from codesign.flow.hardware import board_limits
 from codesign.flow.options import METRIC_UNITS, OBJECTIVES, DesignOptions
 from codesign.flow.prepare import load_target, prepare
 from codesign.flow.progress import SILENT, Progress
@@ -183,7 +184,7 @@ def _on_board(
         uniform={},
         complete=complete,
         why=_why_not(options, points, late) if not complete else "",
-        limits=asked,
+        limits=asked | board_limits(options, device),
         loss_kind=LOSS_KINDS[session.method],
         float_accuracy=base,
         samples=None if prepared.eval is None or not measure else len(prepared.eval[0]),

@@ -103,9 +103,10 @@ def page(found: Frontier) -> str:
         row=2,
         col=1,
     )
+    best = "greatest" if found.x == "throughput" else "least"
     figure.update_xaxes(title_text=f"{found.x}: {found.units[found.x]}", row=1, col=1)
     figure.update_yaxes(title_text=found.y, row=1, col=1)
-    figure.update_xaxes(title_text=f"point, from the least {found.x}", row=2, col=1)
+    figure.update_xaxes(title_text=f"point, from the {best} {found.x}", row=2, col=1)
     figure.update_yaxes(autorange="reversed", row=2, col=1)
     state = "complete" if found.complete else f"not complete: {found.why}"
     accuracy = (
@@ -142,7 +143,8 @@ def label(design: Design, found: Frontier) -> str:
         lines.append(f"accelerator: {escape(str(design.hardware['name']))} (modelled)")
     if design.certificate is not None:
         proof = design.certificate
-        lines.append(f"{proof['status']}: no design of this {found.x} has less {found.y}")
+        better = "more" if found.y == "throughput" else "less"
+        lines.append(f"{proof['status']}: no design of this {found.x} has {better} {found.y}")
     counts = list(design.choices.values())
     common = max(set(counts), key=counts.count)
     named = list(design.choices.items())

@@ -17,7 +17,7 @@ from itertools import combinations
 import numpy as np
 
 from codesign.flow.artifact import LayerFacts
-from codesign.flow.options import DesignOptions
+from codesign.flow.options import BOARD_LIMITS, DesignOptions
 from codesign.ir.graph import Graph, Node
 from codesign.quant.formats import LayerFormat
 from codesign.solvers.problem import Metric, Problem
@@ -196,10 +196,12 @@ def to_problem(
 def limits(
     tables: Tables, options: DesignOptions, loss_limit: Decimal | None
 ) -> dict[str, Decimal]:
-    """All upper limits, in the metrics' units; the tightest counts where several are given."""
+    """All upper limits on metrics of layers, in their units; the tightest counts where several are
+    given."""
     found: list[tuple[str, Decimal]] = [
         (name, _absolute(tables, options, name, Decimal(str(value)), unit))
         for name, value, unit in options.limits
+        if name not in BOARD_LIMITS
     ]
     if options.max_latency_ms is not None:
         found.append(("latency", Decimal(str(options.max_latency_ms))))

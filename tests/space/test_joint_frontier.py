@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,26 @@ def test_codesign_pareto_for_a_board(tmp_path: Path) -> None:
     assert "accelerator: d" in page
     again = pareto(options, tmp_path, x="latency", y="loss", points=3)
     assert [p.totals for p in again.points] == [p.totals for p in found.points]
+
+
+def test_codesign_pareto_of_a_stream_under_a_limit_on_dsp(tmp_path: Path) -> None:
+    options = DesignOptions(
+        "zoo:digits", target="pynq-z2", formats=("w8a8", "w4a4"), limits=(("dsp", 40.0, "%"),)
+    )
+    found = pareto(options, tmp_path, x="throughput", y="loss", points=2)
+    assert found.limits == {"dsp": 88}
+    slow, fast = sorted(found.points, key=lambda point: point.totals["throughput"])
+    assert slow.totals["loss"] < fast.totals["loss"]
+    for point in found.points:
+        assert point.certificate is not None
+        assert point.certificate["status"] == "optimal"
+        assert 0 < point.totals["dsp"] <= 88
+        # engines work on different images at once
+        assert point.totals["throughput"] * point.totals["latency"] >= 1000 - Decimal("0.01")
+
+
+def test_limits_that_boards_do_not_have() -> None:
+    with pytest.raises(InputError, match=r"^--limit energy: expected a number, not a share"):
+        DesignOptions("zoo:digits", target="pynq-z2", limits=(("energy", 40.0, "%"),))
+    with pytest.raises(InputError, match=r"^--limit speed: target 'pynq-z2' has no such metric"):
+        DesignOptions("zoo:digits", target="pynq-z2", limits=(("speed", 40.0, ""),))
