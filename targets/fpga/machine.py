@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 from codesign.space.accelerator import Accelerator, Buffer, Engine
+from codesign.space.device import MultiplierKind
+
+LATENCY: dict[MultiplierKind, int] = {"dsp48e2": 4, "dsp48e1": 4, "mult18": 3, "lut": 3}
+"""Clock edges from a multiplier's operands to its products."""
 
 
 def depthwise_engine(accelerator: Accelerator) -> Engine:

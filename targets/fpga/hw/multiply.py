@@ -32,9 +32,7 @@ from codesign.errors import InputError
 from codesign.space.accelerator import Engine
 from codesign.space.device import MULTIPLIERS, MultiplierKind
 from codesign.targets.fpga.hw.primitives import dsp48, lut_multiply, mult18
-
-LATENCY: dict[MultiplierKind, int] = {"dsp48e2": 4, "dsp48e1": 4, "mult18": 3, "lut": 3}
-"""Clock edges from operands to products."""
+from codesign.targets.fpga.machine import LATENCY
 
 
 def _array(shape: Any, *counts: int) -> Any:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cycles of a command list, from events: units, queues, waits, the port, the memory behind it.
 
-Commands are events; what they move is a fluid. Each transfer has a rate that its unit can keep up;
-reads together fill at most the port's beat, writes likewise, and all together at most what the
-memory gives. Between two events the rates are constant, shared fairly. Fixed times of the units are
-those of the hardware (``Fixed``; calibrated against simulation, docs/evidence.md).
+Commands are events; what they move is a fluid. Each transfer has a rate that its unit can keep up
+(``work``); reads together fill at most the port's beat, writes likewise, and all together at most
+what the memory gives. Between two events the rates are constant, shared fairly. A unit takes its
+next command before the last one's results are all in memory, as the hardware does. Fixed times
+(``Fixed``) are fitted to simulated runs by ``benchmarks/fpga_cycles.py`` (docs/evidence.md).
 """
 
 from __future__ import annotations
@@ -14,34 +15,43 @@ from dataclasses import dataclass, field
 
 from codesign.errors import VerifyError
 from codesign.space.accelerator import Accelerator
-from codesign.targets.fpga.isa import BLOCK, COMMAND_BYTES, Command, Dest, Unit
-from codesign.targets.fpga.machine import depthwise_engine
+from codesign.targets.fpga.isa import COMMAND_BYTES, Command, Unit, bits
 from codesign.targets.fpga.model.races import full_count
+from codesign.targets.fpga.model.work import OVERHEAD, Work, Workloads
 from codesign.targets.fpga.sim.dram import Dram
 
 UNITS: tuple[Unit, ...] = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
 _WAITS = tuple(f"wait_{u.name.lower()}" for u in UNITS)
 SPECK = 1e-5
+FOREVER = float("inf")
+ROOM = {unit: 64 // -(-bits(unit) // 64) + 1 for unit in UNITS}
+"""Commands that wait in a unit's queue (64 words of 8 bytes) and before it."""
+AHEAD = 4
+"""Commands that are fetched before their queue has room."""
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """Fixed times in cycles."""
+    """Fixed times in cycles that the formulas of docs/accelerator.md do not give."""
 
-    request: int = 8
-    """From a load's start to its request at the memory."""
-    dense: int = 14
-    """Pipeline of a dense command."""
-    depthwise: int = 24
-    drain: int = 20
-    written: int = 12
+    request: float = 6.0
+    """From a load's start to its request at the memory, and from the memory to the loader."""
+    setup: float = 2.0
+    """Of the loader, before a command's first beat."""
+    loaded: float = 3.0
+    """From a load's last beat to its end."""
+    written: float = 10.0
     """From a command's last result to the memory's response, beside the memory's own time."""
-    dispatch: int = 3
-    """From the last wait's end, or the command before, to a command's start."""
-    fetch: int = 12
+    residual: float = 24.0
+    """From a command's start to its residual's first word, beside the memory's latency."""
+    table: float = 262.0
+    """New factors of the residual: the pipeline is empty, then the table is made."""
+    dispatch: float = 2.0
+    """From the last wait's end to a command's start."""
+    fetch: float = 9.0
     """From the start of the run to the first command, beside the memory's latency."""
-    queue: int = 8
-    """Commands that wait in a unit's queue."""
+    slack: float = 1024.0
+    """Bytes of results that wait between a unit and the memory before the unit stalls."""
 
 
 @dataclass
@@ -52,6 +62,9 @@ class Flow:
     rate: float
     """At most so many bytes a cycle."""
     write: bool
+    begins: float
+    first: bool = False
+    """Served before others."""
     now: float = 0.0
 
 
@@ -59,18 +72,22 @@ class Flow:
 class Job:
     """A command under way."""
 
-    index: int
     command: Command
     start: float
-    compute: float = 0.0
-    """Until when the unit itself is busy."""
-    flows: list[Flow] = field(default_factory=list)
-    begins: float = 0.0
-    """When its bytes begin to move."""
+    free: float
+    """When its unit takes the next one, if nothing stalls."""
+    ends: float
+    """When its last result is there, if nothing stalls."""
     tail: float = 0.0
-    """Cycles from the last byte (and the end of the work) to the command's end."""
+    """Cycles from the last byte, and the last result, to the command's end."""
+    flows: list[Flow] = field(default_factory=list)
     over: float | None = None
     """When the tail is over, once it has begun."""
+
+    @property
+    def left(self) -> float:
+        """Bytes that are still to be moved."""
+        return sum(flow.left for flow in self.flows)
 
 
 @dataclass(frozen=True)
@@ -102,226 +119,255 @@ class Cycles:
 class CycleModel:
     """Runs command lists in time."""
 
-    def __init__(
-        self, accelerator: Accelerator, dram: Dram, fixed: Fixed | None = None
-    ) -> None:
+    def __init__(self, accelerator: Accelerator, dram: Dram, fixed: Fixed | None = None) -> None:
         self.accelerator = accelerator
-        self.dense, self.depthwise = accelerator.dense, depthwise_engine(accelerator)
-        self.port = 16 if accelerator.port_bits >= 128 else 8
+        self.works = Workloads(accelerator, dram)
+        self.port = self.works.port
         self.dram = dram
         self.fixed = fixed or Fixed()
         share = 1.0
         if dram.refresh_interval:
             share = 1 - dram.refresh_cycles / dram.refresh_interval
         self.rate = min(float(dram.bytes_per_cycle) * share, 2.0 * self.port)
-
-    # What a command takes
-
-    def runs(self, count: int, size: int, address: int, step: int) -> float:
-        """Bytes that the memory moves for ``count`` runs of ``size`` bytes: whole granules."""
-        g = self.dram.granule
-        if g <= 1 or count == 0:
-            return float(count * size)
-        total = 0
-        for n in range(min(count, 8)):
-            low = (address + n * step) // g * g
-            total += -(-(address + n * step + size) // g) * g - low
-        return total * count / min(count, 8)
-
-    def load_bytes(self, v: dict[str, int]) -> tuple[float, float]:
-        """(bytes, most bytes a cycle) of a load."""
-        dest = Dest(v["dest"])
-        if dest in (Dest.DENSE_ACT, Dest.DEPTHWISE_ACT):
-            run = v["rows"] * v["width"] * BLOCK
-            size = self.runs(v["blocks"], run, v["address"], v["block_step"])
-            return size, float(self.port)
-        if dest in (Dest.DENSE_WEIGHT, Dest.DEPTHWISE_WEIGHT):
-            engine = self.dense if dest is Dest.DENSE_WEIGHT else self.depthwise
-            size = v["count"] * -(-engine.pi * engine.po * v["bits"] // 8)
-            return self.runs(1, size, v["address"], 0), float(self.port)
-        return self.runs(1, v["count"] * 8, v["address"], 0), 8.0
-
-    def work(self, command: Command) -> float:
-        """Cycles that a unit works on a command, memory aside."""
-        v = command.values
-        if command.unit is Unit.DENSE:
-            step = max(v["taps"] * v["inputs"], 2 if v.get("double") else 1)
-            return float(v["groups"] * v["rows"] * v["steps"] * step)
-        if command.unit is Unit.DEPTHWISE:
-            e = self.depthwise
-            step = max(v["taps"], -(-e.po * e.px // e.post))
-            return float(v["groups"] * v["rows"] * v["steps"] * step)
-        px = self.dense.px * (2 if v.get("double") else 1)
-        step = max(1, -(-px * BLOCK // self.dense.post))
-        return float(v["blocks"] * v["rows"] * v["steps"] * step)
-
-    def stores(self, command: Command) -> tuple[float, float]:
-        """Bytes of results, and of residuals read."""
-        v = command.values
-        if v.get("to_chip"):
-            return 0.0, 0.0
-        run = v["rows"] * v["width"] * BLOCK * (2 if v.get("wide") else 1)
-        scale = 2 if v.get("wide") else 1
-        out = self.runs(v["blocks"], run, v["address"], v["block_step"] * scale)
-        if not v.get("residual"):
-            return out, 0.0
-        size = v["rows"] * v["width"] * BLOCK
-        return out, self.runs(v["blocks"], size, v["res_address"], v["block_step"])
-
-    # Time
+        turn = dram.turnaround * self.rate / max(dram.batch, 1)
+        self.both = self.rate / (1 + turn)
+        """When reads and writes alternate."""
 
     def run(self, commands: Sequence[Command]) -> Cycles:
         """The list from start to done."""
-        f = self.fixed
-        finished: dict[Unit, list[float]] = {u: [0.0] for u in UNITS}
-        waiting: dict[Unit, list[tuple[int, Command, float]]] = {u: [] for u in UNITS}
-        active: dict[Unit, list[Job]] = {u: [] for u in UNITS}
-        issued = dict.fromkeys(UNITS, 0)
-        needs: dict[int, list[tuple[Unit, int]]] = {}
-        spans: list[Span] = []
-        now = float(f.fetch + self.dram.latency)
-        fetched, fetch_at = 0, now
-        per = COMMAND_BYTES / self.port
+        return _Run(self, commands).total()
+
+
+class _Run:
+    """One run of a list."""
+
+    def __init__(self, model: CycleModel, commands: Sequence[Command]) -> None:
+        self.model, self.commands, self.fixed = model, commands, model.fixed
+        self.works = [None if c.unit is Unit.END else model.works.of(c) for c in commands]
+        self.finished = dict.fromkeys(UNITS, 0)
+        self.waiting: dict[Unit, list[int]] = {u: [] for u in UNITS}
+        self.active: dict[Unit, list[Job]] = {u: [] for u in UNITS}
+        self.issued = dict.fromkeys(UNITS, 0)
+        self.needs: dict[int, list[tuple[Unit, int]]] = {}
+        self.factors: dict[Unit, tuple[int, int, int] | None] = dict.fromkeys(UNITS)
+        self.spans: list[Span] = []
+        self.now = float(self.fixed.fetch + model.dram.latency)
+        self.fetched = self.issued_all = 0
+        self.fetching = Flow(COMMAND_BYTES, float(model.port), False, self.now, True)
+        self.ready = dict.fromkeys(UNITS, self.now)
+        """When a unit's next command may start at the earliest: its waits' end and a bit."""
+        self._woken: set[int] = set()
+
+    def total(self) -> Cycles:
+        """Run to the end."""
         end_at: float | None = None
-        seen = (-1, -1)
-        free = dict.fromkeys(UNITS, now)
-        while end_at is None or any(active.values()) or any(waiting.values()):
-            # fetch in order; a full queue stalls it
-            while fetched < len(commands) and fetch_at <= now + SPECK:
-                command = commands[fetched]
-                if command.unit is Unit.END:
-                    if any(waiting.values()) or any(active.values()):
-                        break
-                    end_at = now + f.dispatch
-                    fetched += 1
-                    break
-                unit: Unit = command.unit
-                if len(waiting[unit]) >= f.queue:
-                    break
-                needs[fetched] = [
-                    (u, max(0, full_count(command.values[w], issued[u])))
-                    for u, w in zip(UNITS, _WAITS)
-                ]
-                waiting[unit].append((fetched, command, max(now, fetch_at)))
-                issued[unit] += 1
-                fetched += 1
-                fetch_at = max(fetch_at, now - 4 * per) + per
+        while end_at is None:
+            moved = self._fetch()
             for each in UNITS:
-                self._start(each, now, waiting, active, finished, needs, free)
-            moment = self._step(now, active)
-            if fetched < len(commands) and fetch_at > now + SPECK:
-                moment = min(moment, fetch_at)
-            for each in UNITS:
-                if waiting[each] and free[each] > now + SPECK:
-                    moment = min(moment, free[each])
-            if moment == float("inf"):
-                if end_at is None and (fetched, len(spans)) != seen:
-                    seen = (fetched, len(spans))
-                    continue
-                if end_at is None:
-                    raise VerifyError(f"nothing can go on after {len(spans)} commands")
+                moved |= self._start(each)
+            if self._ended():
+                end_at = self.now + self.fixed.dispatch
                 break
-            self._advance(now, moment, active)
-            now = moment
-            for each in UNITS:
-                while active[each] and self._over(active[each][0], now):
-                    job = active[each].pop(0)
-                    finished[each].append(now)
-                    spans.append(Span(each, job.command.layer, job.start, now))
-        return Cycles(round(end_at or now), tuple(spans))
+            moment = self._step()
+            if moment == FOREVER:
+                if moved:
+                    continue
+                raise VerifyError(f"nothing can go on after {len(self.spans)} commands")
+            self._advance(moment)
+        return Cycles(round(end_at), tuple(self.spans))
 
-    def _start(
-        self, unit: Unit, now: float, waiting: dict[Unit, list[tuple[int, Command, float]]],
-        active: dict[Unit, list[Job]], finished: dict[Unit, list[float]],
-        needs: dict[int, list[tuple[Unit, int]]], free: dict[Unit, float],
-    ) -> None:  # fmt: skip
-        """Begin what can begin: loads two at a time (the second asks while the first's data
-        arrive), others one after the other."""
-        most = 2 if unit is Unit.LOAD else 1
-        while waiting[unit] and len(active[unit]) < most and free[unit] <= now + SPECK:
-            index, command, _ = waiting[unit][0]
-            if any(len(finished[u]) - 1 < count for u, count in needs[index]):
-                return
-            waiting[unit].pop(0)
-            active[unit].append(self._job(index, command, now))
-            free[unit] = now + self.fixed.dispatch
+    def _ended(self) -> bool:
+        place = self.issued_all
+        return (
+            (place >= len(self.commands) or self.commands[place].unit is Unit.END)
+            and not any(self.waiting.values())
+            and not any(self.active.values())
+        )
 
-    def _job(self, index: int, command: Command, now: float) -> Job:
-        f, v = self.fixed, dict(command.values)
-        job = Job(index, command, now)
-        if command.unit is Unit.LOAD:
-            size, rate = self.load_bytes(v)
-            job.flows.append(Flow(size, rate, False))
-            job.begins = now + f.request + self.dram.latency
-            job.compute = job.begins
-            job.tail = 3.0
-            return job
-        work = self.work(command)
-        if command.unit is Unit.DENSE:
-            job.compute = now + work + f.dense
-            return job
-        start = f.drain if command.unit is Unit.DRAIN else f.depthwise
-        out, residual = self.stores(command)
-        job.begins = now + start
-        if residual:
-            job.begins += self.dram.latency
-            job.flows.append(Flow(residual, residual / max(work, 1.0), False))
-        if out:
-            job.flows.append(Flow(out, out / max(work, 1.0), True))
-            job.tail = float(f.written + self.dram.write_latency)
-        job.compute = job.begins + work
+    def _fetch(self) -> bool:
+        """Commands that have come go into their queues; a full queue stalls the fetcher."""
+        if self.fetching.left <= SPECK and self.fetched < len(self.commands):
+            self.fetched += 1
+            self.fetching.left = FOREVER  # asked for when there is room
+        while self.issued_all < self.fetched:
+            command = self.commands[self.issued_all]
+            if command.unit is Unit.END or len(self.waiting[command.unit]) >= ROOM[command.unit]:
+                break
+            unit: Unit = command.unit
+            self.needs[self.issued_all] = [
+                (u, max(0, full_count(command.values.get(w, 0), self.issued[u])))
+                for u, w in zip(UNITS, _WAITS)
+            ]
+            self.waiting[unit].append(self.issued_all)
+            self.issued[unit] += 1
+            self.issued_all += 1
+        if self.fetching.left == FOREVER and self.fetched - self.issued_all < AHEAD:
+            self.fetching.left = float(COMMAND_BYTES)
+            wait = max(self.model.dram.latency, self._queued()) + OVERHEAD
+            self.fetching.rate = min(self.model.port, AHEAD * COMMAND_BYTES / wait)
+        return False
+
+    def _start(self, unit: Unit) -> bool:
+        """Begin what can begin. Loads: two at a time (the second asks while the first's data
+        arrive); others when the last one's work is over and its results do not pile up."""
+        waiting, active = self.waiting[unit], self.active[unit]
+        if not waiting or not self._may(unit) or self.ready[unit] > self.now + SPECK:
+            return False
+        index = waiting[0]
+        if any(self.finished[u] < count for u, count in self.needs[index]):
+            return False
+        waiting.pop(0)
+        work = self.works[index]
+        assert work is not None
+        active.append(self._job(self.commands[index], work))
+        return True
+
+    def _may(self, unit: Unit) -> bool:
+        active = self.active[unit]
+        if unit is Unit.LOAD:
+            return len(active) < 2
+        if not active:
+            return True
+        last = active[-1]
+        if last.free > self.now + SPECK:
+            return False
+        if any(f.left > SPECK for f in last.flows if not f.write):
+            return False
+        return sum(job.left for job in active) <= self.fixed.slack + SPECK
+
+    def _job(self, command: Command, work: Work) -> Job:
+        f, now, dram = self.fixed, self.now, self.model.dram
+        unit: Unit = command.unit
+        if unit is Unit.LOAD:
+            begins = now + f.request + work.lead + dram.latency
+            before = self.active[unit]
+            flow = Flow(work.reads, work.read_rate, False, begins)
+            if before:
+                flow.begins = FOREVER  # until the one before is over
+            return Job(command, now, now, begins, f.loaded, [flow])
+        job = Job(command, now, now + work.busy, now + work.last)
+        first = now + work.lead
+        if work.factors is not None:
+            begins = late = now + f.residual + max(dram.latency, self._queued())
+            if work.factors != self.factors[unit]:
+                late = max(late, first + f.table)
+                self.factors[unit] = work.factors
+            delay = max(0.0, late - first)
+            first, job.free, job.ends = first + delay, job.free + delay, job.ends + delay
+            job.flows.append(Flow(work.reads, work.read_rate, False, begins, True))
+        if work.writes:
+            job.flows.append(Flow(work.writes, work.write_rate, True, first))
+            job.tail = f.written + dram.write_latency
         return job
 
-    def _moving(self, active: dict[Unit, list[Job]], now: float) -> list[Flow]:
+    def _queued(self) -> float:
+        """Cycles until the loader has taken the bursts that it has asked for: answers come in
+        order, so whoever asks now waits for them."""
+        most, cycles = 8.0 * 16 * self.model.port, 0.0
+        for job in self.active[Unit.LOAD]:
+            for flow in job.flows:
+                size = min(flow.left, most)
+                cycles += size / min(flow.rate, self.model.rate)
+                most -= size
+        return cycles
+
+    def _moving(self) -> list[Flow]:
+        """What moves now; results of a unit one command after the other."""
         found = []
-        for unit, jobs in active.items():
-            for place, job in enumerate(jobs):
-                if unit is Unit.LOAD and place:  # data come in order
-                    break
-                if job.begins <= now + SPECK:
-                    found += [flow for flow in job.flows if flow.left > SPECK]
+        if SPECK < self.fetching.left < FOREVER:
+            found.append(self.fetching)
+        for jobs in self.active.values():
+            ahead = False
+            for job in jobs:
+                for flow in job.flows:
+                    if flow.left <= SPECK or (flow.write and ahead):
+                        continue
+                    ahead |= flow.write
+                    if flow.begins <= self.now + SPECK:
+                        found.append(flow)
         return found
 
     def _rates(self, flows: list[Flow]) -> None:
         """Fair shares under the unit's, the port's and the memory's limits."""
-        for flow in flows:
+        # answers come in order and the loader holds them back while it writes: reads share the
+        # port's time, residuals and commands first
+        port = float(self.model.port)
+        sides = [[x for x in flows if x.write is part] for part in (False, True)]
+        keen = [flow for flow in sides[0] if flow.first]
+        most = self.model.both if all(sides) else self.model.rate
+        for flow in keen:
             flow.now = flow.rate
-        for part in (False, True):
-            _share([x for x in flows if x.write is part], float(self.port))
-        _share(flows, self.rate)
+        _share(keen, port)
+        for _ in range(2 if keen else 1):  # what the memory denies them, loads can have
+            left = max(0.0, 1 - sum(flow.now for flow in keen) / port)
+            for flow in flows:
+                if not flow.first:
+                    flow.now = flow.rate * (1.0 if flow.write else left)
+            _share(sides[1], port)
+            _share(flows, most)
 
-    def _step(self, now: float, active: dict[Unit, list[Job]]) -> float:
+    def _step(self) -> float:
         """The next moment at which something changes."""
-        flows = self._moving(active, now)
+        now, flows = self.now, self._moving()
         self._rates(flows)
-        moment = min(
-            (now + flow.left / flow.now for flow in flows if flow.now > 0), default=float("inf")
-        )
-        for unit, jobs in active.items():
+        moment = min((now + f.left / f.now for f in flows if f.now > 0), default=FOREVER)
+        for unit, jobs in self.active.items():
             for place, job in enumerate(jobs):
-                for at in (job.begins, job.compute):
-                    if at > now + SPECK:
-                        moment = min(moment, at)
-                done = not any(flow.left > SPECK for flow in job.flows)
-                first = unit is not Unit.LOAD or place == 0
-                if done and first and job.compute <= now + SPECK:
-                    moment = min(moment, now + self._rest(job, now))
+                times = [job.free, job.ends, *(flow.begins for flow in job.flows)]
+                moment = min(moment, *(t if t > now + SPECK else FOREVER for t in times))
+                if place == 0 and job.left <= SPECK and job.ends <= now + SPECK:
+                    if job.over is None:
+                        job.over = now + job.tail
+                    moment = min(moment, max(now, job.over))
+            if unit is not Unit.LOAD and jobs and self.waiting[unit]:
+                moment = min(moment, self._emptied(jobs))
+            if self.waiting[unit] and self.ready[unit] > now + SPECK:
+                moment = min(moment, self.ready[unit])
         return moment
 
-    def _rest(self, job: Job, now: float) -> float:
-        """Cycles of the tail that are left; starts it."""
-        if job.over is None:
-            job.over = now + job.tail
-        return max(0.0, job.over - now)
+    def _emptied(self, jobs: Sequence[Job]) -> float:
+        """When few enough results wait, at the present rates."""
+        over = sum(job.left for job in jobs) - self.fixed.slack
+        rate = sum(flow.now for job in jobs for flow in job.flows if flow.begins <= self.now)
+        if over <= SPECK or rate <= 0:
+            return FOREVER
+        return self.now + over / rate
 
-    def _over(self, job: Job, now: float) -> bool:
-        if any(flow.left > SPECK for flow in job.flows) or job.compute > now + SPECK:
+    def _advance(self, then: float) -> None:
+        for flow in self._moving():
+            flow.left = max(0.0, flow.left - flow.now * (then - self.now))
+        self.now = then
+        ended = False
+        for unit, jobs in self.active.items():
+            while jobs and self._over(jobs[0]):
+                job = jobs.pop(0)
+                self.finished[unit] += 1
+                ended = True
+                self.spans.append(Span(unit, job.command.layer, job.start, then))
+                if unit is Unit.LOAD and jobs:
+                    flow = jobs[0].flows[0]
+                    flow.begins = max(jobs[0].ends, then - self.fixed.loaded + self.fixed.setup)
+        if ended:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Commands whose last wait has just ended start a little later."""
+        for unit in UNITS:
+            if self.waiting[unit] and (unit is not Unit.LOAD or len(self.active[unit]) < 2):
+                index = self.waiting[unit][0]
+                needs = self.needs[index]
+                if all(self.finished[u] >= count for u, count in needs):
+                    late = self.now + self.fixed.dispatch
+                    if self.ready[unit] < self.now and index not in self._woken:
+                        self.ready[unit] = late
+                        self._woken.add(index)
+
+    def _over(self, job: Job) -> bool:
+        if job.left > SPECK or job.ends > self.now + SPECK:
             return False
-        return self._rest(job, now) <= SPECK
-
-    def _advance(self, now: float, then: float, active: dict[Unit, list[Job]]) -> None:
-        for flow in self._moving(active, now):
-            flow.left = max(0.0, flow.left - flow.now * (then - now))
+        if job.over is None:
+            job.over = self.now + job.tail
+        return job.over <= self.now + SPECK
 
 
 def _share(flows: list[Flow], most: float) -> None:
@@ -333,5 +379,3 @@ def _share(flows: list[Flow], most: float) -> None:
         fair = left / (len(open_) - place)
         flow.now = min(flow.now, fair)
         left -= flow.now
-
-

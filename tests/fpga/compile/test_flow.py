@@ -71,13 +71,10 @@ def test_cycles_lie_between_work_and_everything_in_turn(folder: Path) -> None:
     for command in commands:
         if command.unit in (Unit.LOAD, Unit.END):
             continue
-        work[command.unit] += model.work(command)
-        turn += model.work(command) + sum(model.stores(command)) / model.rate if (
-            command.unit is not Unit.DENSE
-        ) else model.work(command)
-    loads = sum(
-        model.load_bytes(dict(c.values))[0] / model.rate for c in commands if c.unit is Unit.LOAD
-    )
+        alone = model.works.of(command)
+        work[command.unit] += alone.busy
+        turn += alone.last + (alone.reads + alone.writes) / model.rate
+    loads = sum(model.works.of(c).reads / model.rate for c in commands if c.unit is Unit.LOAD)
     fixed = 150.0 * len(commands)
     assert max(*work.values(), loads) <= run.total <= turn + loads + fixed
     assert len(run.spans) == len(commands) - 1
