@@ -158,6 +158,10 @@ design_options = _options(
     ),
     click.option("--batch", type=int, default=1, show_default=True),
     click.option("--seed", type=SEED, default=0, show_default=True),
+    click.option(
+        "--explain", type=float, default=5.0, show_default=True,
+        help="Seconds to work out what limits are worth and other formats cost; 0: none.",
+    ),
     click.option("--time-limit", type=float, help="Seconds for each solve."),
     click.option(
         "--jobs", type=int, default=1, show_default=True, help="Processes of `codesign pareto`."
@@ -323,16 +327,25 @@ def opt(
 @click.option("--solver", default="auto", show_default=True, help="See `codesign list solvers`.")
 @click.option("--time-limit", type=float, help="Seconds.")
 @click.option("-o", "--output", type=PATH, help="Write the solution here too.")
+@click.option(
+    "--explain", type=float, default=0.0, show_default=True, metavar="SECONDS",
+    help="Work out which limits bind, what more of each is worth and what other options cost.",
+)
 @json_option
 def solve(
-    problem: Path, solver: str, time_limit: float | None, output: Path | None, json: bool
-) -> None:
+    problem: Path, solver: str, time_limit: float | None, output: Path | None, explain: float,
+    json: bool,
+) -> None:  # fmt: skip
     """Solve a problem file; exit code 3 if it is infeasible."""
-    from codesign.flow.solving import solve_file
+    from codesign.flow.solving import explain_file, solve_file
 
     with _progress(json).task(f"Solving {problem}"):
         found = solve_file(problem, solver, time_limit, output)
-    show.solution(found, output, json)
+    why = None
+    if explain and found.choices is not None:
+        with _progress(json).task(f"Explaining, at most {explain:g} s"):
+            why = explain_file(problem, solver, explain)
+    show.solution(found, output, json, why)
 
 
 @app.command("list")

@@ -12,6 +12,7 @@ import click
 
 from codesign.errors import CodesignError, InfeasibleError
 from codesign.flow.store import to_json
+from codesign.solvers.decimals import dump_json
 
 if TYPE_CHECKING:
     from codesign.flow.artifact import Design
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from codesign.flow.listing import Entry
     from codesign.flow.measuring import Measured
     from codesign.solvers import Solution
+    from codesign.solvers.explain import Explanation
 
 SIGNS = {"exact": "=", "within": "~", "failed": "x", "skipped": "-"}
 
@@ -104,6 +106,13 @@ def design(chosen: Design, out: Path, json: bool) -> None:
         f"{proof.status} by {proof.solver}: {chosen.objective} {proof.objective:,.6g}, "
         f"gap {gap}, {proof.seconds:.3f} s"
     )
+    from codesign.flow.explaining import explanation
+
+    why = explanation(out, chosen.input_digest)
+    if why is not None:
+        for line in why["limits"]:
+            click.echo(f"limit {line}")
+        click.echo(f"next best formats of {len(why['layers'])} layers: {out / 'explain.json'}")
     click.echo(f"design: {out / 'design.json'}")
 
 
@@ -164,12 +173,18 @@ def outcome(done: Outcome, out: Path, json: bool) -> None:
     click.echo(f"\nreport: {done.report}")
 
 
-def solution(found: Solution, output: Path | None, json: bool) -> None:
+def solution(
+    found: Solution, output: Path | None, json: bool, why: Explanation | None = None
+) -> None:
     """A solution; raises Answered (exit code 3) after printing where there is none."""
-    if json or output is None:
+    if json and why is not None:
+        click.echo(dump_json({**found.to_data(), "explanation": why.to_data()}))
+    elif json or output is None:
         click.echo(found.to_json(), nl=False)
     else:
         click.echo(f"{found.status}, objective {found.objective}, bound {found.bound}: {output}")
+    if why is not None and not json:
+        click.echo(why.text)
     if found.choices is None:
         if found.explanation is not None:
             raise Answered(InfeasibleError(found.explanation.text))

@@ -15,7 +15,9 @@ from codesign.data import cache_dir
 from codesign.errors import InputError
 from codesign.flow.accuracy_loop import AccuracyModel, Found, meet_accuracy
 from codesign.flow.artifact import AccuracyFacts, Certificate, Design, Round
+from codesign.flow.explaining import explain
 from codesign.flow.hardware import board_limits, goal_of, solve_hardware
+from codesign.flow.joint import JointProblem
 from codesign.flow.latency import solve_lazily
 from codesign.flow.options import DesignOptions
 from codesign.flow.prepare import Prepared, prepare
@@ -65,6 +67,8 @@ class Session:
     tables: Tables = field(init=False)
     hardware: Hardware | None = None
     """Accelerator and mappings, for targets that have such."""
+    joint: JointProblem | None = None
+    """The problem they were the answer to."""
 
     def __post_init__(self) -> None:
         self.calibration = self.prepared.calibrate(self.progress)
@@ -141,7 +145,7 @@ class Session:
         device = self.prepared.target.device
         if device is not None:
             with self.progress.task(f"Solving for {device.board}: accelerator, formats, mappings"):
-                solution, self.hardware, self.tables = solve_hardware(
+                solution, self.hardware, self.tables, self.joint = solve_hardware(
                     self.prepared.graph, device, self.tables, self.options, loss_limit
                 )
             return solution
@@ -195,6 +199,7 @@ def design(options: DesignOptions, out: Path, progress: Progress = SILENT) -> De
     write_text(out / INTEGER_IR, print_graph(integer))
     if session.hardware is not None:
         write_json(out / HARDWARE, session.hardware.to_data())
+    explain(session, found.loss_limit, out)
     chosen.save(out)
     return chosen
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from codesign.errors import InfeasibleError, InputError
-from codesign.flow.joint import JointResult, joint_problem, solve
+from codesign.flow.joint import JointProblem, JointResult, joint_problem, solve
 from codesign.flow.options import BOARD_LIMITS, DesignOptions
 from codesign.flow.tables import Tables, limits
 from codesign.ir.graph import Graph
@@ -72,10 +72,11 @@ def joint_limits(
 def solve_hardware(
     graph: Graph, device: Device, tables: Tables, options: DesignOptions,
     loss_limit: Decimal | None,
-) -> tuple[Solution, Hardware, Tables]:  # fmt: skip
+) -> tuple[Solution, Hardware, Tables, JointProblem]:  # fmt: skip
     """The best accelerator with formats and mappings under the user's limits.
 
-    The tables that come back hold the modelled latencies of the chosen layers. Raises
+    The tables that come back hold the modelled latencies of the chosen layers; the problem keeps
+    what was filled, for an explanation. Raises
     InfeasibleError that names the limits, InputError for what FPGA designs do not have.
     """
     if options.batch != 1:
@@ -104,7 +105,7 @@ def solve_hardware(
         proof.status, "joint", proof.seconds, options.network, objective, bound,
         result.accelerator.name, result.formats, None, proof.solved, proof.pruned,
     )  # fmt: skip
-    return solution, hardware_of(result, device), _with_latency(tables, result)
+    return solution, hardware_of(result, device), _with_latency(tables, result), problem
 
 
 def hardware_of(result: JointResult, device: Device) -> Hardware:

@@ -67,6 +67,9 @@ class DesignOptions:
     batch: int = 1
     bias_correction: bool = True
     equalise: bool = False
+    explain: float = 5.0
+    """Seconds, at most, to work out what limits are worth and what other formats would cost; 0: not
+    at all."""
     rounds: int = 8
     """Most designs that are measured while an accuracy limit is being met."""
     rpc: str | None = None
@@ -135,6 +138,7 @@ class DesignOptions:
         bound("--min-accuracy", self.min_accuracy, 0, 100, " (percent)")
         bound("--loss-budget", self.loss_budget, 0, 1, "")
         bound("--time-limit", self.time_limit, tiny, math.inf, " (seconds)")
+        bound("--explain", self.explain, 0, math.inf, " (seconds)")
         bound("--samples", self.samples, 1, math.inf, "")
         bound("--rounds", self.rounds, 1, math.inf, "")
         bound("--batch", self.batch, 1, math.inf, "")

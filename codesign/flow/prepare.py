@@ -152,7 +152,7 @@ def prepare(options: DesignOptions, progress: Progress) -> Prepared:
     data = options.to_data()
     for path in ("weights", "calib", "eval"):
         data[path] = None if data[path] is None else file_digest(getattr(options, path))
-    for path in ("jobs", "rpc"):  # how, not what: the device is told by its key
+    for path in ("jobs", "rpc", "explain"):  # how, not what: the device is told by its key
         data.pop(path)
     return Prepared(
         name=network.name,

@@ -8,6 +8,7 @@ from pathlib import Path
 from codesign.errors import InputError
 from codesign.flow.store import write_text
 from codesign.solvers import Solution, load_problem, solve
+from codesign.solvers.explain import Explanation, explain
 
 
 def solve_file(
@@ -24,3 +25,11 @@ def solve_file(
     if output is not None:
         write_text(output, solution.to_json())
     return solution
+
+
+def explain_file(problem: Path, solver: str, seconds: float) -> Explanation:
+    """Which limits of a problem's optimum bind and what other options cost, as far as time goes.
+
+    Raises InputError where ``seconds`` is no time or not enough to prove the optimum again.
+    """
+    return explain(load_problem(problem), solver, seconds)

@@ -159,3 +159,20 @@ def test_a_time_limit_that_ends_early_is_feasible_with_a_true_gap(
         assert total == solution["objective"]
         found.append(solution)
     assert max(s["bound"] for s in found) <= min(s["objective"] for s in found)
+
+
+def test_solve_explains_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = tmp_path / "p.json"
+    problem.write_text(json.dumps(good()))
+    assert main(["solve", str(problem), "-o", str(tmp_path / "s.json"), "--explain", "20"]) == 0
+    # a wide, b narrow, c wide: loss 1 + 5 + 0 at size 8 + 4 + 8; all wide: loss 3 at size 24
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "size <= 20 (total 20): binds; 1 more is worth 0; the next step is 24, worth 3",
+        "a: w8a8; next best w4a4, 5 worse",
+        "b: w4a4; next best w8a8, 5 worse",
+        "c: w8a8; next best w2a2, 27 worse",
+    ]
+    assert main(["solve", str(problem), "--explain", "20", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [item["binds"] for item in data["explanation"]["limits"]] == [True]
+    assert data["objective"] == data["explanation"]["objective"] == 6

@@ -133,3 +133,38 @@ def test_infeasible_names_resources_and_least_values(seed: int) -> None:
     why = solve_joint(asked).why
     assert why.startswith("infeasible: this limit cannot hold: size_kb ≥ 1e+06 (feasible up to ")
     assert float(why.rsplit(" ", 1)[1][:-1]) * 1024 >= most * (1 - 1e-5)  # six digits are shown
+
+
+@pytest.mark.parametrize("seed", [0, 2, 5])
+def test_worth_of_a_larger_part(seed: int) -> None:
+    """Against cold solves on a device that holds a tenth more, or one unit more."""
+    problem = build(seed, loss_budget=Decimal("0.4"))
+    optimum = best(problem)
+    assert optimum is not None
+    found = explain_design(problem, layers=())
+    assert [item.resource for item in found.capacities] == ["dsp", "lut", "ramb18"]
+    question = draw_question(seed)
+    free: dict[str, Any] = {"limits": {}, "ties": (), "forbid": (), "objective": "latency"}
+    free |= {"stream": False, "loss_budget": Decimal("0.4")}
+    for item in found.capacities:
+        held = getattr(problem.device, item.resource)
+        percent = 70 if item.resource == "lut" else 100
+        assert item.used <= item.capacity == held * percent // 100
+        assert item.gain_of_more is not None
+        for more, gain in ((item.more, item.gain_of_more), (item.unit, item.gain_of_unit)):
+            larger = replace(problem.device, **{item.resource: held - (-more * 100 // percent)})
+            other = joint_problem(
+                question.workload, larger, space=question.options, **{**question.arguments, **free}
+            )
+            value = best(other)
+            assert value is not None
+            wanted = float((optimum - value) * 1000 / problem.device.clock_hz)
+            assert gain == pytest.approx(wanted) or (gain is None and item.gain_of_more == 0)
+        assert ("does not bind" in item.text) == (item.gain_of_more == 0)
+
+
+def test_an_explanation_ends_with_its_time() -> None:
+    problem = build(3, loss_budget=Decimal("0.4"))
+    solve_joint(problem)
+    with pytest.raises(InputError, match=r"^nothing to explain: the problem's status is unknown"):
+        explain_design(problem, time_limit=1e-9)

@@ -12,12 +12,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from codesign.flow.joint.build import joint_problem, with_limits
-from codesign.flow.joint.explain import JointExplanation, why_infeasible
 from codesign.flow.joint.explain import explain as explain_design
+from codesign.flow.joint.explain import why_infeasible
 from codesign.flow.joint.problem import LIMITS, OBJECTIVES, JointProblem, Reward
 from codesign.flow.joint.result import Certificate, ChainChoice, JointResult, LayerChoice
 from codesign.flow.joint.reward import RewardResult, best_reward, solve_reward
 from codesign.flow.joint.search import Search
+from codesign.flow.joint.worth import JointExplanation
 from codesign.solvers.base import Deadline, Solver
 from codesign.solvers.solution import Status
 

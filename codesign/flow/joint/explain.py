@@ -8,13 +8,14 @@ anew. A re-solve shares tables and starts from known designs where the accelerat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from codesign.errors import InfeasibleError, InputError
 from codesign.flow.joint.problem import INTERVAL, LIMITS, JointProblem, PriceStore
-from codesign.flow.joint.result import JointResult
+from codesign.flow.joint.result import Certificate, JointResult
 from codesign.flow.joint.search import Search
+from codesign.flow.joint.worth import CapacityWorth, JointExplanation, LayerWorth, LimitWorth
 from codesign.solvers.base import Deadline, Solver
 from codesign.solvers.solution import Status
 from codesign.space.generate import generate
@@ -76,6 +77,9 @@ class _Solver:
     deadline: Deadline
 
     def solve(self, problem: JointProblem) -> tuple[Status, int | None, JointResult]:
+        if self.deadline.passed:
+            proof = Certificate(Status.UNKNOWN, None, None, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0)
+            return Status.UNKNOWN, None, JointResult(proof)
         search = Search(problem, self.deadline, self.solver)
         result = search.run()
         value = None if search.best is None else search.best.value
@@ -178,86 +182,6 @@ def show(problem: JointProblem, metric: str, value: int) -> str:
     return f"{problem.shown(metric, value):.6g}"
 
 
-@dataclass(frozen=True)
-class LimitWorth:
-    """One limit at the optimum; gains are of the objective in its unit, 0 or more, None where time
-    ended before the solve."""
-
-    limit: str
-    total: float
-    binds: bool | None
-    """Whether the optimum improves without it."""
-    gain_without: float | None
-    more: float
-    """What "one more unit" is here, in the limit's unit."""
-    gain_of_more: float | None
-    next_limit: float | None
-    """The nearest value at which the optimum improves at all; None when it never does."""
-    gain_at_next: float | None
-
-    @property
-    def text(self) -> str:
-        """A line for people."""
-        head = f"{self.limit} (total {self.total:.6g})"
-        if self.binds is None or (self.binds and self.gain_of_more is None):
-            return f"{head}: not worked out, time ended"
-        if not self.binds:
-            return f"{head}: does not bind"
-        text = f"{head}: binds; {self.more:.4g} more is worth {self.gain_of_more:.6g}"
-        if self.next_limit is not None and self.gain_at_next is not None:
-            text += f"; the next step is at {self.next_limit:.6g}, worth {self.gain_at_next:.6g}"
-        return text
-
-
-@dataclass(frozen=True)
-class LayerWorth:
-    """The format of one layer and what the next best would cost, all else free to change."""
-
-    layer: str
-    format: str
-    next_format: str | None
-    cost: float | None
-    """Of the objective in its unit; None when no other format is feasible or time ended."""
-    complete: bool = True
-
-    @property
-    def text(self) -> str:
-        """A line for people."""
-        head = f"{self.layer}: {self.format}"
-        if not self.complete:
-            return f"{head}; next best not worked out, time ended"
-        if self.cost is None:
-            return f"{head}; no other format is feasible"
-        return f"{head}; next best {self.next_format}, {self.cost:.6g} worse"
-
-
-@dataclass(frozen=True)
-class JointExplanation:
-    """Which limits bind and why each layer has its format; modelled figures, each a solve."""
-
-    objective: str
-    value: float
-    unit: str
-    limits: tuple[LimitWorth, ...]
-    layers: tuple[LayerWorth, ...]
-
-    @property
-    def text(self) -> str:
-        """Lines for people."""
-        head = f"{self.objective} {self.value:.6g} {self.unit} (modelled)"
-        return "\n".join([head, *(x.text for x in self.limits), *(x.text for x in self.layers)])
-
-    def to_data(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "objective": self.objective,
-            "value_modelled": self.value,
-            "unit": self.unit,
-            "limits": [asdict(item) | {"text": item.text} for item in self.limits],
-            "layers": [asdict(item) | {"text": item.text} for item in self.layers],
-        }
-
-
 _UNITS = {"latency": "ms", INTERVAL: "ms an image", "energy": "µJ", "traffic": "KiB", "size": "KiB"}
 
 
@@ -270,7 +194,8 @@ def explain(
 
     ``more`` gives, per metric, what "one more unit" of its limit is, in the tables' units; a
     hundredth of the limit where not given (one for resources). ``layers`` restricts the layers
-    explained. ``time_limit`` (seconds) is for everything. Raises InputError when there is no
+    explained; limits and the part's capacities come first. ``time_limit`` (seconds) is for all of
+    it; what it does not reach is marked so. Raises InputError when there is no
     optimum to explain, or for unknown layers and rewards.
     """
     from codesign.solvers.exact import Exact
@@ -287,19 +212,25 @@ def explain(
     status, best, result = work.solve(problem)
     if status is not Status.OPTIMAL or best is None:
         raise InputError(f"nothing to explain: the problem's status is {status}")
+    limits = tuple(
+        _worth(problem, work, limit, best, result, more or {}) for limit in asked_limits(problem)
+    )
+    held = tuple(
+        _capacity(problem, work, name, unit, best, result)
+        for name, unit in _CAPACITIES.items()
+        if problem.grid is not None and name not in problem.budget
+    )
     return JointExplanation(
         problem.objective,
         _amount(problem, best),
         _UNITS.get(problem.objective, ""),
-        tuple(
-            _worth(problem, work, limit, best, result, more or {})
-            for limit in asked_limits(problem)
-        ),
+        limits,
         tuple(
             _layer(problem, work, names.index(choice.name), choice.format, best)
             for choice in result.layers
             if layers is None or choice.name in layers
         ),
+        held,
     )
 
 
@@ -347,6 +278,37 @@ def _worth(
         next_limit=None if following is None else problem.shown(limit.metric, following),
         gain_at_next=None if at_next is None else _amount(problem, at_next),
     )
+
+
+_CAPACITIES = {"dsp": 1, "lut": 100, "ramb18": 1}
+"""Resources of a part whose worth is asked for, with what one more unit is."""
+
+
+def _capacity(
+    problem: JointProblem, work: _Solver, name: str, unit: int, best: int, result: JointResult
+) -> CapacityWorth:  # fmt: skip
+    device = problem.device
+    percent = 100 if problem.grid is None else problem.grid.fill_percent.get(name, 100)
+    held = getattr(device, name)
+    capacity = held * percent // 100
+    better = dict(problem.limits)
+    better[problem.objective] = min(best - 1, better.get(problem.objective, best - 1))
+
+    def gain(more: int) -> float | None:
+        """Of a part with so much more: is anything better than the optimum?"""
+        larger = replace(device, **{name: held - (-more * 100 // percent)})
+        asked = replace(problem, device=larger, limits=better)
+        status, value, _ = work.solve(_generated(asked, problem.budget, problem.drop_dominated))
+        if status is Status.INFEASIBLE:
+            return 0.0
+        return _amount(problem, best - value) if value is not None else None
+
+    tenth = max(unit, capacity // 10)
+    of_tenth = gain(tenth)
+    return CapacityWorth(
+        name, capacity, result.totals[name], unit, gain(unit) if of_tenth else of_tenth, tenth,
+        of_tenth,
+    )  # fmt: skip
 
 
 def _with(problem: JointProblem, limit: Asked, better: Mapping[str, int]) -> dict[str, int]:

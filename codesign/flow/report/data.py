@@ -9,6 +9,7 @@ from typing import Any
 
 from codesign.errors import InputError
 from codesign.flow.artifact import Design
+from codesign.flow.explaining import explanation
 from codesign.flow.ladder import LADDER_FORMAT, RUNGS, networks_digest
 from codesign.flow.measuring import Measured
 from codesign.flow.prepare import load_target
@@ -79,6 +80,7 @@ def gather(folder: Path) -> dict[str, Any]:
         "options": chosen.options.to_data(),
         "notes": list(chosen.notes),
         "missing": missing,
+        "explanation": explanation(folder, chosen.input_digest),
     }
 
 

@@ -20,6 +20,7 @@ def page(data: Data, drawing: str) -> str:
         _summary(data),
         _missing(data),
         _certificate(data),
+        _explanation(data),
         _layers(data),
         hardware.section(data),
         _accuracy(data),
@@ -47,6 +48,25 @@ def _verdict(data: Data) -> str:
         gap = "unknown" if proof["gap"] is None else f"{100 * proof['gap']:.2g} %"
         text = f"Best {what} found in time; it is at most {gap} from the optimum."
     return f"{text} {_mix(data)}"
+
+
+def _explanation(data: Data) -> str:
+    """What limits are worth and what other formats would cost; empty where it was not asked."""
+    found = data.get("explanation")
+    if not found:
+        return ""
+
+    def lines(items: Iterable[str]) -> str:
+        return "".join(f"<li>{escape(item)}</li>" for item in items)
+
+    unit = f" in {escape(found['unit'])}" if found["unit"] else ""
+    return (
+        "<section><h2>Why this design</h2>"
+        f"<p>Each figure is a solve of its own, of {escape(data['objective'])}{unit}, "
+        f"{escape(found['kind'])}.</p><ul>{lines(found['limits'])}</ul>"
+        "<details><summary>What the next best format of each layer would cost</summary>"
+        f"<ul>{lines(found['layers'])}</ul></details></section>"
+    )
 
 
 def _mix(data: Data) -> str:
