@@ -212,7 +212,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert chosen.choices == outcome.design.choices
     assert chosen.accuracy == outcome.design.accuracy
     assert {p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")} == {
-        "design.json", "integer.ir", "network.ir",
+        "design.json", "explain.json", "integer.ir", "network.ir",
     }  # fmt: skip
 
 
