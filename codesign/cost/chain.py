@@ -8,6 +8,9 @@ that wait in its accumulators. Input rows that two row tiles share are loaded an
 each. Pipelined, the two engines work on neighbouring tiles at once; otherwise in turn. Weights come
 again for each row tile, unless all of the chain's stay on chip (``resident``).
 
+The projection adds to sums that stand in one half of the accumulator buffer, so nothing is drained
+on chip meanwhile: dense = max(expansion, placing a block pixel a cycle) + projection.
+
     T = layers · layer + M(first load) + fill + max(C_b, M_b) + max(C_r, M_r) + M(last store)
     C = max(dense, depthwise) with fill = the lesser of the first tile's two, when pipelined
     C = dense + depthwise, fill = 0, when in turn
@@ -20,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from codesign.cost.memory import DEFAULT_TIMING, Memory, Timing
+from codesign.cost.memory import DEFAULT_TIMING, Memory, Timing, placing
 from codesign.cost.tiles import ceil, channel_tiles, row_tiles, stored
 from codesign.cost.timing import Cost
 from codesign.errors import InfeasibleError
@@ -119,12 +122,21 @@ def chain_need(chain: ChainShape, dense: Engine, depthwise: Engine, tile: ChainT
 
 @dataclass
 class _Kind:
-    dense: int = 0
+    expand: int = 0
+    project: int = 0
     depthwise: int = 0
     load: int = 0
     store: int = 0
     drain: int = 0
+    """Bytes of results to memory."""
+    placed: int = 0
+    """Bytes of results to the other engine: a block pixel a cycle at best."""
+    wait: int = 0
     tiles: int = 0
+
+    def dense(self, post: int) -> int:
+        """Cycles of the dense engine and of what it waits for."""
+        return max(self.expand, ceil(self.placed, min(post, 8))) + self.project
 
 
 def chain_cost(
@@ -139,29 +151,38 @@ def chain_cost(
     middle = [min(part, mid.outputs - at) for at in range(0, mid.outputs, part)]
     step = max(mid.taps, ceil(depthwise.po * depthwise.px, depthwise.post))
     kinds = [_Kind(), _Kind()]
-    first_load = last_store = last_drain = first_dense = first_depthwise = 0
+    first_load = last_store = last_drain = first_wait = 0
+    first = _Kind()
+    if chain.expand is not None:
+        assert formats.expand is not None
+        lanes = dense.px * tile.expand_rate
+        slow = int(placing(memory.port_bytes, 1, lanes, dense.pi))
+    else:
+        slow = int(placing(memory.port_bytes, mid.stride[1], depthwise.px, depthwise.po))
     for r, height in enumerate(rows):
         for m, width in enumerate(middle):
             kind = kinds[min(m, 1)]
             weights = r == 0 or (len(middle) > 1 and not tile.resident)
             rows_in = mid.rows_in(height)
-            load = store = drain = on_dense = 0
+            load = store = drain = placed = wait = expand = project = 0
             if chain.expand is not None:
                 assert formats.expand is not None
                 inputs = chain.expand.inputs
                 load += rows_in * in_width * stored(inputs) if m == 0 else 0
+                wait = slow * load
                 load += ceil(width * inputs * formats.expand[0], 8) + 8 * width if weights else 0
                 lanes = dense.px * tile.expand_rate
-                on_dense += (
+                expand = (
                     rows_in
                     * ceil(in_width, lanes)
                     * ceil(width, dense.po)
                     * max(ceil(inputs, dense.pi), tile.expand_rate)
                     + timing.tile
                 )
-                drain += rows_in * in_width * stored(width)
+                placed += rows_in * in_width * stored(width)
             else:
                 load += rows_in * in_width * stored(width)
+                wait = slow * load
             if weights:
                 load += ceil(width * mid.taps * formats.depthwise[0], 8) + 8 * width
             on_depthwise = (
@@ -173,7 +194,7 @@ def chain_cost(
                 outputs = chain.project.outputs
                 load += ceil(width * outputs * formats.project[0], 8) if weights else 0
                 lanes = dense.px * tile.project_rate
-                on_dense += (
+                project = (
                     height
                     * ceil(out_width, lanes)
                     * ceil(outputs, dense.po)
@@ -189,61 +210,71 @@ def chain_cost(
                     drain += store
             else:
                 store = height * out_width * stored(width)
-            kind.dense += on_dense
+            kind.expand += expand
+            kind.project += project
             kind.depthwise += on_depthwise
             kind.load += load
             kind.store += store
             kind.drain += drain
+            kind.placed += placed
+            kind.wait += wait
             kind.tiles += 1
             if (r, m) == (0, 0):
-                first_load, first_dense, first_depthwise = load, on_dense, on_depthwise
+                first = _Kind(expand, project, on_depthwise, placed=placed)
+                first_load, first_wait = load, wait
             last_store, last_drain = store, store if chain.project is not None else 0
     return _total(
-        chain, kinds, first_load, last_store, last_drain, min(first_dense, first_depthwise),
+        chain, kinds, first_load, first_wait, last_store, last_drain,
+        min(first.dense(dense.post), first.depthwise),
         dense, depthwise, memory, timing, pipelined,
     )  # fmt: skip
 
 
 def _total(
-    chain: ChainShape, kinds: list[_Kind], first_load: int, last_store: int, last_drain: int,
-    fill: int, dense: Engine, depthwise: Engine, memory: Memory, timing: Timing, pipelined: bool,
+    chain: ChainShape, kinds: list[_Kind], first_load: int, first_wait: int, last_store: int,
+    last_drain: int, fill: int, dense: Engine, depthwise: Engine, memory: Memory, timing: Timing,
+    pipelined: bool,
 ) -> Cost:  # fmt: skip
     burst, rest = kinds
     layers = len(chain.layers)
     load, store = burst.load + rest.load, burst.store + rest.store
-    compute = [k.dense + k.depthwise for k in kinds]
+    compute = [k.dense(dense.post) + k.depthwise for k in kinds]
 
-    def moved(loads: int, stores: int, drained: int) -> int:
-        return max(memory.cycles(loads, stores), ceil(drained, dense.post))
+    def moved(loads: int, stores: int, waits: int, drained: int) -> int:
+        return max(memory.cycles(loads, stores, waits), ceil(drained, dense.post))
+
+    def kind_moved(kind: _Kind) -> int:
+        return moved(kind.load, kind.store, kind.wait, kind.drain)
 
     if not (dense.ping_pong and depthwise.ping_pong):
         tiles = burst.tiles + rest.tiles
         cycles = (
             layers * timing.layer
             + sum(compute)
-            + moved(load, store, burst.drain + rest.drain)
+            + moved(load, store, burst.wait + rest.wait, burst.drain + rest.drain)
             + memory.latency * tiles
         )
         return Cost(cycles, sum(compute), load, store)
     if pipelined:
-        compute = [max(k.dense, k.depthwise) for k in kinds]
+        compute = [max(k.dense(dense.post), k.depthwise) for k in kinds]
     else:
         fill = 0
     ends = rest if rest.tiles else burst
     ends.store -= last_store
     ends.drain -= last_drain
     burst.load -= first_load
+    burst.wait -= first_wait
     cycles = (
         layers * timing.layer
-        + moved(first_load, 0, 0)
+        + moved(first_load, 0, first_wait, 0)
         + memory.latency
         + fill
         + max(
             compute[0],
-            moved(burst.load, burst.store, burst.drain) + memory.latency * (burst.tiles - 1),
+            kind_moved(burst) + memory.latency * (burst.tiles - 1),
         )
-        + max(compute[1], moved(rest.load, rest.store, rest.drain) + memory.latency * rest.tiles)
-        + moved(0, last_store, last_drain)
+        + max(compute[1], kind_moved(rest) + memory.latency * rest.tiles)
+        + moved(0, last_store, 0, last_drain)
     )
     return Cost(cycles, sum(compute), load, store)
 

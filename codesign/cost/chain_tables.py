@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from codesign.cost.chain import ChainShape
-from codesign.cost.memory import memory_cycles
+from codesign.cost.memory import memory_cycles, placing
 from codesign.cost.tables import (
     Array,
     By,
@@ -93,7 +93,7 @@ class _Plan:
         zero = np.zeros((1, 1, 1), dtype=np.int64)
         # burst: first tile of middle channels of each row tile; rest: the others
         dense_b: Any = zero
-        dense_all: Any = zero
+        dense_r: Any = zero
         first_dense: Any = zero
         drain_b: Any = zero
         drain_all: Any = zero
@@ -112,11 +112,17 @@ class _Plan:
             all_pixels = in_rows * _ceil(in_width, lanes)
             groups, last_groups = _ceil(part, po), _ceil(last_part, po)
             all_groups = (n_m - 1) * groups + last_groups
-            dense_b = dense_b + all_pixels * groups * steps + start * n_r
-            dense_all = dense_all + all_pixels * all_groups * steps + start * n_r * n_m
-            first_dense = first_dense + pixels * groups * steps + start
-            drain_b = drain_b + in_rows * in_width * held
-            drain_all = drain_all + in_rows * in_width * all_held
+            out = np.minimum(post, 8)  # bytes a cycle into the depthwise engine's buffer
+            placed_b = in_rows * in_width * held
+            placed_r = in_rows * in_width * all_held - placed_b
+            expand_b = all_pixels * groups * steps + start * n_r
+            expand_r = all_pixels * all_groups * steps + start * n_r * n_m - expand_b
+            dense_b = dense_b + np.maximum(expand_b, _ceil(placed_b, out))
+            dense_r = dense_r + np.maximum(expand_r, _ceil(placed_r, out))
+            first_dense = first_dense + np.maximum(
+                pixels * groups * steps + start, _ceil(in0 * in_width * held, out)
+            )
+            slow = placing(1 << dense.port_shift.reshape(axes), 1, lanes, pi)
             load_inputs_b = load_inputs_b + in_rows * in_width * stored(ci)
             first_inputs = first_inputs + in0 * in_width * stored(ci)
             inputs = _ceil(ci, pi)
@@ -124,9 +130,14 @@ class _Plan:
             need_a = need_a + pixels * inputs
             need_o = need_o + _ceil(in_width, lanes) * expand_rate * groups
         else:
+            port_bytes = 1 << dense.port_shift.reshape(axes)
+            slow = placing(port_bytes, mid.stride[1], dw_px, dw_po)
             load_inputs_b = load_inputs_b + in_rows * in_width * held
             load_inputs_r = load_inputs_r + in_rows * in_width * (all_held - held)
             first_inputs = first_inputs + in0 * in_width * held
+        # before residuals: what the loader places in activation buffers
+        self.wait_b, self.wait_r = slow * load_inputs_b, slow * load_inputs_r
+        self.first_wait = slow * first_inputs
         step = np.maximum(taps, _ceil(dw_po * dw_px, dw_post))
         across = _ceil(width, dw_px) * step
         depthwise_b = height * across * _ceil(part, dw_po) + start * n_r
@@ -144,7 +155,8 @@ class _Plan:
             out_groups = _ceil(co, po)
             all_steps = (n_m - 1) * steps + last_steps
             dense_b = dense_b + all_pixels * out_groups * steps + start * n_r
-            dense_all = dense_all + all_pixels * out_groups * all_steps + start * n_r * n_m
+            dense_r = dense_r + all_pixels * out_groups * (all_steps - steps)
+            dense_r = dense_r + start * n_r * (n_m - 1)
             first_dense = first_dense + pixels * out_groups * steps + start
             drained = height * width * stored(co)
             drain_all = drain_all + drained
@@ -171,11 +183,11 @@ class _Plan:
         self.first_inputs, self.once = first_inputs, once
         self.port, self.post = dense.port_shift.reshape(axes), post
         self.need = (need_w, need_a, need_o, taps * tiles, in0 * _ceil(in_width, dw_px) * tiles)
-        self.in_turn = dense_all + depthwise_all
+        self.in_turn = dense_b + dense_r + depthwise_all
         self.overlaps = (dense.ping_pong & depthwise.ping_pong).reshape(axes)
         if pipelined:
             self.compute_b = np.maximum(dense_b, depthwise_b)
-            self.compute_r = np.maximum(dense_all - dense_b, depthwise_all - depthwise_b)
+            self.compute_r = np.maximum(dense_r, depthwise_all - depthwise_b)
             self.fill: Any = np.minimum(first_dense, first_depthwise)
         else:
             self.compute_b = dense_b + depthwise_b
@@ -205,20 +217,21 @@ class _Plan:
         times = 1 if resident else np.where(n_m > 1, n_r, 1)
         load_b = self.load_b + times * (weights0 + self.once)
         load_r = self.load_r + times * (weights - weights0)
-        in_b = self._moved(load_b - first, self.store_b, self.drain_b)
-        in_r = self._moved(load_r, self.store_r, self.drain_r)
+        wait_b = self.wait_b - self.first_wait
+        in_b = self._moved(load_b - first, self.store_b, wait_b, self.drain_b)
+        in_r = self._moved(load_r, self.store_r, self.wait_r, self.drain_r)
         layers = len(self.chain.layers) * machine.timing.layer
         cycles = (
             layers
-            + self._moved(first, 0, 0)
+            + self._moved(first, 0, self.first_wait, 0)
             + machine.latency
             + self.fill
             + np.maximum(self.compute_b, in_b + machine.latency * (n_r - 1))
             + np.maximum(self.compute_r, in_r + machine.latency * self.tiles_r)
-            + self._moved(0, self.last_store, self.last_drain)
+            + self._moved(0, self.last_store, 0, self.last_drain)
         )
         if not self.overlaps.all():
-            moved = self._moved(load_b + load_r, self.store, self.drain)
+            moved = self._moved(load_b + load_r, self.store, self.wait_b + self.wait_r, self.drain)
             plain = layers + self.in_turn + moved + machine.latency * n_r * n_m
             cycles = np.where(self.overlaps, cycles, plain)
         cycles, traffic = np.broadcast_arrays(cycles, load_b + load_r + self.store)
@@ -234,8 +247,8 @@ class _Plan:
             found = found + _ceil(count * chain.project.outputs * bits.project, 8)
         return found
 
-    def _moved(self, load: Any, store: Any, drain: Any) -> Any:
-        found = memory_cycles(load, store, self.port, self.machine.rate)
+    def _moved(self, load: Any, store: Any, wait: Any, drain: Any) -> Any:
+        found = memory_cycles(load, store, self.port, self.machine.rate, wait)
         return np.maximum(found, _ceil(drain, self.post))
 
 

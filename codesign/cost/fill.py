@@ -34,7 +34,7 @@ from codesign.cost.tables import (
 from codesign.space.generate import Space
 from codesign.space.workload import Chain, LayerShape, VectorOp, Workload
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the cost model changes, so that old files are not read."""
 BOTTOM = -1
 Format: TypeAlias = tuple[int, int]

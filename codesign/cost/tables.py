@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from codesign.cost.memory import DEFAULT_TIMING, Timing, memory_cycles
+from codesign.cost.memory import DEFAULT_TIMING, Timing, memory_cycles, placing
 from codesign.cost.tiles import CHANNEL_SPLITS, INPUT_SPLITS, ORDERS, Order, row_tiles, stored
 from codesign.errors import InputError
 from codesign.space.accelerator import Engine
@@ -230,6 +230,9 @@ def dense_prices(
     out, last_out = stored(channels), stored(last_channels)  # as they stand in memory
     all_out = (n_c - 1) * out + last_out
     sums = pixels * rate * tg
+    port_bytes = 1 << cores.port_shift.reshape(axes)
+    slow = placing(port_bytes, shape.stride[1], lanes, pi)
+    zero = np.zeros((1, 1, 1, 1), dtype=np.int64)
     for order in ORDERS:
         by_rows = order in ("spatial", "weights")
         t = gi if order == "weights" else ti
@@ -246,18 +249,9 @@ def dense_prices(
             tiles_b, tiles_r = n_c, n_c * (n_r - 1)
             compute_b = pixels * go * steps + machine.timing.tile * n_c * n_i
             store_b, store_r = rows * width * all_out, (height - rows) * width * all_out
-        if order == "spatial":
-            load_b = inputs + np.where((n_c > 1) | again, n_r, 1) * weights0
-            load_r = np.where(again, (n_c - 1) * inputs, 0) + n_r * (weights - weights0)
-        elif order == "channel":
-            load_b = weights + np.where((n_r > 1) | again, n_c, 1) * inputs0
-            load_r = n_c * (inputs - inputs0) + np.where(again, (n_r - 1) * weights, 0)
-            load_r = np.where((n_r > 1) | again, load_r, 0)
-        elif order == "weights":
-            load_b, load_r = inputs + weights0, weights - weights0
-        else:
-            load_b = weights + inputs0
-            load_r = inputs - inputs0 + np.where(again, (n_r - 1) * weights, 0)
+        counts = n_r, n_c, again
+        load_b, load_r = _loads(order, counts, inputs0, inputs, weights0, weights)
+        waits = _loads(order, counts, slow * inputs0, slow * inputs, zero, zero)
         first = inputs0 + weights0
         last = last_rows * width * last_out
         if shape.residual:
@@ -265,7 +259,7 @@ def dense_prices(
             first = first + rows * width * out
         cycles = _cycles(
             cores, axes, machine, compute_b, compute - compute_b, load_b, load_r, store_b, store_r,
-            tiles_b, tiles_r, first, last, drain=True,
+            tiles_b, tiles_r, first, last, *waits, slow * inputs0, drain=True,
         )  # fmt: skip
         traffic = load_b + load_r + area * all_out
         need_w = taps * (go * gi if order == "weights" else tg * t)
@@ -276,31 +270,55 @@ def dense_prices(
         yield Prices(order, cycles, traffic, (need_w, need_a, sums), rows, tg, t)
 
 
+def _loads(
+    order: Order, counts: tuple[Any, Any, Any], part0: Any, part: Any, heavy0: Any, heavy: Any
+) -> tuple[Any, Any]:
+    """Bytes loaded for burst and other tiles. ``part``: inputs of the first row tile and of all;
+    ``heavy``: weights of the first channel tile and of all; ``counts``: row tiles, channel tiles,
+    whether input tiles make both come again."""
+    n_r, n_c, again = counts
+    if order == "spatial":
+        return (
+            part + np.where((n_c > 1) | again, n_r, 1) * heavy0,
+            np.where(again, (n_c - 1) * part, 0) + n_r * (heavy - heavy0),
+        )
+    if order == "channel":
+        rest = n_c * (part - part0) + np.where(again, (n_r - 1) * heavy, 0)
+        return (
+            heavy + np.where((n_r > 1) | again, n_c, 1) * part0,
+            np.where((n_r > 1) | again, rest, 0),
+        )
+    if order == "weights":
+        return part + heavy0, heavy - heavy0
+    return heavy + part0, part - part0 + np.where(again, (n_r - 1) * heavy, 0)
+
+
 def _cycles(
     cores: Cores, axes: tuple[int, ...], machine: Machine, compute_b: Any, compute_r: Any,
     load_b: Any, load_r: Any, store_b: Any, store_r: Any, tiles_b: Any, tiles_r: Any, first: Any,
-    last: Any, drain: bool,
+    last: Any, wait_b: Any, wait_r: Any, first_wait: Any, drain: bool,
 ) -> Any:  # fmt: skip
     """The sum of ``timing._total`` over arrays."""
     port, post = cores.port_shift.reshape(axes), cores.post.reshape(axes)
 
-    def moved(load: Any, store: Any) -> Any:
-        found = memory_cycles(load, store, port, machine.rate)
+    def moved(load: Any, store: Any, wait: Any) -> Any:
+        found = memory_cycles(load, store, port, machine.rate, wait)
         return np.maximum(found, _ceil(store, post)) if drain else found
 
     single = tiles_r == 0
     stay_b = store_b - np.where(single, last, 0)
     stay_r = store_r - np.where(single, 0, last)
-    in_b = moved(load_b - first, stay_b) + machine.latency * (tiles_b - 1)
-    in_r = moved(load_r, stay_r) + machine.latency * tiles_r
+    in_b = moved(load_b - first, stay_b, wait_b - first_wait) + machine.latency * (tiles_b - 1)
+    in_r = moved(load_r, stay_r, wait_r) + machine.latency * tiles_r
     overlapped = (
-        machine.timing.layer + moved(first, 0) + machine.latency
-        + np.maximum(compute_b, in_b) + np.maximum(compute_r, in_r) + moved(0, last)
+        machine.timing.layer + moved(first, 0, first_wait) + machine.latency
+        + np.maximum(compute_b, in_b) + np.maximum(compute_r, in_r) + moved(0, last, 0)
     )  # fmt: skip
     if cores.ping_pong.all():
         return overlapped
     plain = (
-        machine.timing.layer + compute_b + compute_r + moved(load_b + load_r, store_b + store_r)
+        machine.timing.layer + compute_b + compute_r
+        + moved(load_b + load_r, store_b + store_r, wait_b + wait_r)
         + machine.latency * (tiles_b + tiles_r)
     )  # fmt: skip
     return np.where(cores.ping_pong.reshape(axes), overlapped, plain)
@@ -337,6 +355,8 @@ def depthwise_table(
     load_r = (in_all - in0) * all_out
     store_b, store_r = rows * width * all_out, (height - rows) * width * all_out
     first = in0 * out + weight_bytes(channels)
+    slow = placing(1 << cores.port_shift.reshape(axes), shape.stride[1], px, po)
+    waits = slow * in0 * all_out, slow * (in_all - in0) * all_out, slow * in0 * out
     if shape.residual:
         load_b, load_r = load_b + store_b, load_r + store_r
         first = first + rows * width * out
@@ -344,7 +364,7 @@ def depthwise_table(
         cores, axes, machine, rows * across + start * n_c,
         (height - rows) * across + start * n_c * (n_r - 1),
         load_b, load_r, store_b, store_r, n_c, n_c * (n_r - 1), first,
-        last_rows * width * last_out, drain=False,
+        last_rows * width * last_out, *waits, drain=False,
     )  # fmt: skip
     traffic = load_b + load_r + height * width * all_out
     cells = _Cells(len(cores), grid.weight, grid.activation)

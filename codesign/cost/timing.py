@@ -7,7 +7,7 @@ are of two kinds: the first of each inner loop brings what then stays (the burst
 not. Within a kind loads, stores and compute even out over the tiles:
 
     T = layer + M(first load) + max(C_b, M_b) + max(C_r, M_r) + M(last store)
-    M = memory cycles of the bytes + latency for each tile
+    M = memory cycles of the bytes, or the loader's for placing them, + latency for each tile
 
 Without ping-pong buffers everything adds up. ``tests/cost`` holds hand-computed values, and the
 vectorised form in ``codesign.cost.tables`` agrees with this one.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from codesign.cost.memory import DEFAULT_TIMING, Memory, Timing
+from codesign.cost.memory import DEFAULT_TIMING, Memory, Timing, placing
 from codesign.cost.tiles import (
     Tile,
     ceil,
@@ -55,6 +55,7 @@ class _Kind:
 
     compute: int = 0
     load: int = 0
+    wait: int = 0
     store: int = 0
     tiles: int = 0
 
@@ -98,7 +99,8 @@ def dense_cost(
         if by_rows
         else [(r, c) for c in range(len(channels)) for r in range(len(rows))]
     )
-    first_load = last_store = last_outputs = 0
+    slow = int(placing(memory.port_bytes, shape.stride[1], lanes, engine.pi))
+    first_load = first_wait = last_outputs = 0
     for r, c in order:
         kind = kinds[0] if (c if by_rows else r) == 0 else kinds[1]
         load_inputs, load_weights = {
@@ -108,9 +110,10 @@ def dense_cost(
             "inputs": (c == 0, r == 0 or again),
         }[tile.order]
         outputs = rows[r] * out_width * stored(channels[c])
-        load = 0
+        load = wait = 0
         if load_inputs:
             load += shape.rows_in(rows[r]) * shape.in_size[1] * stored(shape.inputs)
+            wait = slow * load
         if load_weights:
             load += ceil(channels[c] * shape.inputs * shape.taps * weight_bits, 8)
             load += 8 * channels[c]
@@ -120,43 +123,46 @@ def dense_cost(
         compute = pixels * ceil(channels[c], engine.po) * steps + timing.tile * len(inputs)
         kind.compute += compute
         kind.load += load
+        kind.wait += wait
         kind.store += outputs
         kind.tiles += 1
         if (r, c) == (0, 0):
-            first_load = load
-        last_store = last_outputs = outputs
-    return _total(kinds, first_load, last_store, last_outputs, engine, memory, timing)
+            first_load, first_wait = load, wait
+        last_outputs = outputs
+    return _total(kinds, first_load, first_wait, last_outputs, engine, memory, timing)
 
 
 def _total(
-    kinds: list[_Kind], first_load: int, last_store: int, last_outputs: int,
+    kinds: list[_Kind], first_load: int, first_wait: int, last_store: int,
     engine: Engine, memory: Memory, timing: Timing,
 ) -> Cost:  # fmt: skip
     burst, rest = kinds
     compute = burst.compute + rest.compute
     load, store = burst.load + rest.load, burst.store + rest.store
+    wait = burst.wait + rest.wait
     post = engine.post if engine.kind == "dense" else 0
 
-    def moved(loads: int, stores: int) -> int:
+    def moved(loads: int, stores: int, waits: int) -> int:
         drain = ceil(stores, post) if post else 0
-        return max(memory.cycles(loads, stores), drain)
+        return max(memory.cycles(loads, stores, waits), drain)
 
     if not engine.ping_pong:
         tiles = burst.tiles + rest.tiles
-        cycles = timing.layer + compute + moved(load, store) + memory.latency * tiles
+        cycles = timing.layer + compute + moved(load, store, wait) + memory.latency * tiles
         return Cost(cycles, compute, load, store)
     ends = rest if rest.tiles else burst
     ends.store -= last_store
     burst.load -= first_load
-    in_burst = moved(burst.load, burst.store) + memory.latency * (burst.tiles - 1)
-    in_rest = moved(rest.load, rest.store) + memory.latency * rest.tiles
+    burst.wait -= first_wait
+    in_burst = moved(burst.load, burst.store, burst.wait) + memory.latency * (burst.tiles - 1)
+    in_rest = moved(rest.load, rest.store, rest.wait) + memory.latency * rest.tiles
     cycles = (
         timing.layer
-        + moved(first_load, 0)
+        + moved(first_load, 0, first_wait)
         + memory.latency
         + max(burst.compute, in_burst)
         + max(rest.compute, in_rest)
-        + moved(0, last_outputs)
+        + moved(0, last_store, 0)
     )
     return Cost(cycles, compute, load, store)
 
@@ -174,13 +180,15 @@ def depthwise_cost(
     rows = _parts(out_rows, tile.rows)
     channels = _parts(shape.outputs, tile.channels * engine.po)
     step = max(shape.taps, ceil(engine.po * engine.px, engine.post))
+    slow = int(placing(memory.port_bytes, shape.stride[1], engine.px, engine.po))
     kinds = [_Kind(), _Kind()]
-    first_load = last_store = 0
+    first_load = first_wait = last_store = 0
     for c, width in enumerate(channels):
         for r, height in enumerate(rows):
             kind = kinds[min(r, 1)]
             outputs = height * out_width * stored(width)
             load = shape.rows_in(height) * shape.in_size[1] * stored(width)
+            wait = slow * load
             if r == 0:
                 load += ceil(width * shape.taps * weight_bits, 8) + 8 * width
             if shape.residual:
@@ -188,12 +196,13 @@ def depthwise_cost(
             steps = height * ceil(out_width, engine.px) * ceil(width, engine.po) * step
             kind.compute += steps + timing.tile
             kind.load += load
+            kind.wait += wait
             kind.store += outputs
             kind.tiles += 1
             if (r, c) == (0, 0):
-                first_load = load
+                first_load, first_wait = load, wait
             last_store = outputs
-    return _total(kinds, first_load, last_store, last_store, engine, memory, timing)
+    return _total(kinds, first_load, first_wait, last_store, engine, memory, timing)
 
 
 def vector_cycles(op: VectorOp, engine: Engine, memory: Memory, timing: Timing) -> int:

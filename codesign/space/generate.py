@@ -68,6 +68,8 @@ class SpaceOptions:
     """Whether accelerators without and with a depthwise engine are generated. Hardware always has
     one: pools, additions and other element-wise operators run on it."""
     depthwise_post: int = 4
+    depthwise_wide_post: int = 8
+    """Of depthwise engines of more than 32 lanes, whose results 4 requantisers would hold up."""
     depthwise_weight_depth: int = 512
     depthwise_activation_depths: tuple[int, ...] = (1024, 2048, 4096)
     fill_percent: Mapping[str, int] = field(default_factory=lambda: {"lut": 70, "ff": 50})
@@ -204,7 +206,8 @@ def generate(
         others += [
             Engine(
                 "depthwise", 1, po, px, Buffer(options.depthwise_weight_depth), Buffer(0),
-                multiplier=kind, post=options.depthwise_post,
+                multiplier=kind,
+                post=options.depthwise_post if po * px <= 32 else options.depthwise_wide_post,
             )
             for kind, lanes in (
                 (device.multiplier, options.depthwise_lanes), ("lut", options.depthwise_lut_lanes)
