@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """DSP, LUT, FF and block RAM of an accelerator, modelled; integers, or NumPy arrays of them.
 
-The functions take plain numbers or arrays alike, so that a whole space is priced at once.
-The coefficients in ``LutModel`` are what synthesis calibrates (FPGA target); block RAM follows the
-shapes of the primitive exactly.
+The functions take plain numbers or arrays alike, so that a whole space is priced at once. DSP and
+block RAM follow the structure of the hardware exactly; LUTs and FFs are those of
+``codesign.cost.logic``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from codesign.cost.packing import lut_product, products_per_multiplier
-from codesign.space.accelerator import Accelerator, Engine
+from codesign.cost.logic import LogicModel, Sizes, logic_model
+from codesign.cost.packing import products_per_multiplier
+from codesign.space.accelerator import Accelerator, Engine, built_depthwise
 from codesign.space.device import Device
 
 REQUANT_DSP = 2
@@ -23,24 +24,12 @@ RAMB18_SHAPES = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 
 """(depth, width) of a RAMB18 in simple dual port mode; a DP16KD of the ECP5 has the same ones."""
 SHALLOW = 64
 """Memories of at most this depth go to LUT RAM."""
-
-
-@dataclass(frozen=True)
-class LutModel:
-    """Coefficients of the LUT and FF estimates."""
-
-    control: int = 3000
-    """Command decoder, DMA and AXI master."""
-    port_bit: int = 8
-    """Per bit of the data port: width conversion and FIFOs."""
-    requantiser: int = 170
-    packing: int = 6
-    """Per product that shares a DSP: the correction of the packed lanes."""
-    sum_extra: int = 4
-    """Bits by which the mean adder of the tree is wider than the product."""
-
-
-DEFAULT_LUT = LutModel()
+PARAMETERS, TAPS, RESIDUALS = (432, 512), (62, 128), (16, 256)
+"""(width, depth) of the memories that every engine has: parameters, taps, and for each requantiser
+a table of the residual's values."""
+QUEUE_BITS = 128, 6
+"""Width of the queue of results: bits a pixel, and flags with one pixel (one more with two). It has
+64 words: LUT RAM, but block RAM on an ECP5."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +89,7 @@ def engine_dsp(
     A dense engine pairs output channels that share an activation and, with four products, pixels
     too: an odd pixel then has multipliers of its own. A depthwise engine pairs pixels that share a
     weight. Counts are those of ``codesign.targets.fpga.hw.multiply`` (its tests hold them equal).
+    Requantisers have hard multipliers if any engine has (``resources`` sees to that).
     """
     if kind == "dense":
         per = products_per_multiplier(multiplier, weight_bits, activation_bits)
@@ -110,85 +100,73 @@ def engine_dsp(
     else:
         per = 1 if multiplier == "mult18" else 2
         array = po * _ceil(px, per)
-    hard = REQUANT_DSP * post
-    return array + hard
+    return array + REQUANT_DSP * post
 
 
-def engine_lut(
-    kind: str, multiplier: Any, family: str, pi: Any, po: Any, px: Any, weight_bits: int,
-    activation_bits: int, post: Any, double: Any, model: LutModel = DEFAULT_LUT,
-) -> Any:  # fmt: skip
-    """LUTs of an engine without its memories.
+def engine_rams(s: Sizes, weight_words: Any, activation_words: Any, sums: Any) -> Any:
+    """Block RAMs of an engine's buffers; words: of all banks together, sums: of one half.
 
-    products · (LUTs of a product, or the packing correction) + (pi − 1) · po · px adders of
-    (weight + activation + 4) bits + po · px accumulators of 32 bits + requantisers; adders and
-    accumulators are there twice when the engine doubles. Source: structure as FINN-R's model,
-    coefficients from syntheses of 4 x 4 to 16 x 16 arrays.
+    Weights: one memory, a word of pi·po (depthwise: po) weights. Activations: px memories (2 · px of
+    half the width when the engine doubles) for each block of 8 channels of a word. Sums: two halves
+    of px memories. ``codesign.targets.fpga.hw.buffers.shapes`` lists the same (tests hold it).
     """
-    lanes = pi * po * px
-    if multiplier == "lut":
-        each = lut_product(family, weight_bits, activation_bits)
-    else:
-        each = model.packing
-    copies = np.where(double, 2, 1)
-    adders = (pi - 1) * po * px * (weight_bits + activation_bits + model.sum_extra)
-    sums = 32 * po * px
-    return lanes * each + copies * (adders + sums) + model.requantiser * post
+    bits = np.minimum(s.channels, 8) * np.where(s.double, 4, s.activation_bits)
+    rams = ramb18(s.pi * s.po * s.weight_bits, weight_words)
+    rams = rams + s.memories * s.lanes * ramb18(bits, activation_words)
+    if s.dense:
+        rams = rams + 2 * s.px * ramb18(s.po * s.accumulator_bits, sums)
+    return rams
 
 
-def engine_memory(engine: Engine) -> tuple[tuple[int, int, int], ...]:
-    """(width in bits, depth, count) of every memory of the engine, banks counted.
+def way_out_rams(family: str, post: Any) -> Any:
+    """Block RAMs that each engine has whatever its buffers: parameters, taps, residual tables."""
+    fixed = int(ramb18(*PARAMETERS) + ramb18(*TAPS))
+    tables = post * int(ramb18(*RESIDUALS))
+    if family != "ecp5":
+        return fixed + tables
+    pixels = np.maximum(1, np.asarray(post) // 8)
+    return fixed + tables + _ceil(QUEUE_BITS[0] * pixels + QUEUE_BITS[1] + (pixels - 1), 36)
 
-    Weights: pi·po·weight_bits wide; activations: px memories of pi·activation_bits (depthwise:
-    po·activation_bits), where a doubling engine packs two 4-bit activations in a byte;
-    accumulators: px memories of po·accumulator_bits.
+
+def resources(
+    accelerator: Accelerator, device: Device, model: LogicModel | None = None
+) -> Resources:
+    """Modelled use of the device by the accelerator, memories and memory side included.
+
+    Hardware always has a depthwise engine, so a small one is counted where none is named.
     """
-    channels = engine.pi if engine.kind == "dense" else engine.po
-    weights = engine.pi * engine.po * engine.weight_bits
-    found = [
-        (weights, engine.weight.depth, engine.weight.banks),
-        (
-            channels * engine.activation_bits,
-            engine.activation.depth,
-            engine.activation.banks * engine.px,
-        ),
-    ]
-    if engine.kind == "dense":
-        found.append(
-            (
-                engine.po * engine.accumulator_bits,
-                engine.accumulator.depth,
-                engine.accumulator.banks * engine.px,
-            )
-        )
-    return tuple(found)
-
-
-def resources(accelerator: Accelerator, device: Device, model: LutModel = DEFAULT_LUT) -> Resources:
-    """Modelled use of the device by the accelerator, memories included.
-
-    FF: two for each LUT of an adder tree would be pessimistic; one for each LUT of the engines and
-    two output registers of each memory bit read in a cycle.
-    """
-    dsp = lut = ff = rams = 0
-    for e in accelerator.engines:
+    family = device.family
+    model = model or logic_model(family)
+    engines = accelerator.dense, built_depthwise(accelerator)
+    hard = any(e.multiplier != "lut" for e in engines)
+    dsp = rams = shallow = 0
+    for e in engines:
         dsp += int(
             engine_dsp(
-                e.kind, e.multiplier, e.pi, e.po, e.px, e.weight_bits, e.activation_bits, e.post
-            )
-        )
-        logic = int(
-            engine_lut(
-                e.kind, e.multiplier, device.family, e.pi, e.po, e.px, e.weight_bits,
-                e.activation_bits, e.post, e.double, model,
+                e.kind, e.multiplier, e.pi, e.po, e.px, e.weight_bits, e.activation_bits,
+                e.post if hard else 0,
             )
         )  # fmt: skip
-        lut += logic
-        ff += logic
-        for width, depth, count in engine_memory(e):
-            rams += count * int(ramb18(width, depth))
-            lut += count * int(lutram(width, depth))
-            ff += width * count
-    lut += model.control + model.port_bit * accelerator.port_bits
-    ff += model.control + model.port_bit * accelerator.port_bits
-    return Resources(dsp, lut, ff, rams)
+        words = [b.depth * b.banks for b in (e.weight, e.activation)]
+        rams += int(engine_rams(Sizes.of(e, family), *words, e.accumulator.depth))
+        rams += int(way_out_rams(family, e.post))
+        shallow += _shallow(e)
+    dense, other = (Sizes.of(e, family) for e in engines)
+    lut, ff = (
+        int(model.total(what, dense, other, accelerator.port_bits, int(hard)))
+        for what in ("lut", "ff")
+    )
+    return Resources(dsp, lut + shallow, ff, rams)
+
+
+def _shallow(e: Engine) -> int:
+    """LUTs of buffers of at most 64 words."""
+    s = Sizes.of(e, "xc7")
+    bits = min(s.channels, 8) * (4 if e.double else e.activation_bits)
+    memories = [
+        (e.pi * e.po * e.weight_bits, e.weight.depth * e.weight.banks, 1),
+        (bits, e.activation.depth * e.activation.banks, int(s.memories * s.lanes)),
+    ]
+    if e.kind == "dense":
+        memories.append((e.po * e.accumulator_bits, e.accumulator.depth, 2 * e.px))
+    return sum(count * int(lutram(width, depth)) for width, depth, count in memories)

@@ -20,6 +20,7 @@ from codesign.flow.hardware import board_limits, goal_of, solve_hardware
 from codesign.flow.joint import JointProblem
 from codesign.flow.latency import solve_lazily
 from codesign.flow.options import DesignOptions
+from codesign.flow.partition import partition
 from codesign.flow.prepare import Prepared, prepare
 from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import (
@@ -194,6 +195,10 @@ def design(options: DesignOptions, out: Path, progress: Progress = SILENT) -> De
     session = Session(prepared, progress)
     found, accuracy = _choose(session)
     integer = session.quantize(found.choices)
+    device = prepared.target.device
+    if session.hardware is not None and device is not None:
+        with progress.task("Partition between accelerator and ARM cores"):
+            session.hardware = partition(integer, session.hardware, device)
     chosen = _to_design(session, found, accuracy)
     write_text(out / FLOAT_IR, print_graph(prepared.graph))
     write_text(out / INTEGER_IR, print_graph(integer))

@@ -145,6 +145,19 @@ class Accelerator:
         return Accelerator(engines[0], engines[1], port)
 
 
+def built_depthwise(accelerator: Accelerator) -> Engine:
+    """The accelerator's depthwise engine; a small one where the description has none.
+
+    Pooling and element-wise operators run on it, so hardware always has one.
+    """
+    if accelerator.depthwise is not None:
+        return accelerator.depthwise
+    return Engine(
+        "depthwise", 1, 8, 1, Buffer(256), Buffer(1024),
+        multiplier=accelerator.dense.multiplier, post=4,
+    )  # fmt: skip
+
+
 def _engine(data: dict[str, Any] | None) -> Engine | None:
     if data is None:
         return None

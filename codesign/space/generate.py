@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.cost.resources import DEFAULT_LUT, LutModel, engine_dsp, engine_lut, ramb18
+from codesign.cost.logic import LogicModel, Sizes, logic_model
+from codesign.cost.packing import lut_product
+from codesign.cost.resources import REQUANT_DSP, engine_dsp, engine_rams, way_out_rams
 from codesign.cost.tables import Cores, Grid
 from codesign.errors import InfeasibleError, InputError
-from codesign.space.accelerator import Accelerator, Buffer, Engine
+from codesign.space.accelerator import Accelerator, Buffer, Engine, built_depthwise
 from codesign.space.device import Device
 
 Array = npt.NDArray[np.int64]
@@ -181,7 +183,7 @@ class Space:
 
 def generate(
     device: Device, options: SpaceOptions | None = None, budget: Mapping[str, int] | None = None,
-    drop_dominated: bool = True, model: LutModel = DEFAULT_LUT,
+    drop_dominated: bool = True, model: LogicModel | None = None,
 ) -> Space:  # fmt: skip
     """Accelerators of the grid within the device (times ``fill_percent``) and ``budget``.
 
@@ -214,7 +216,7 @@ def generate(
             )
             for po, px in lanes
         ]  # fmt: skip
-    use, alone = _use(device, options, dense, others, model)
+    use, alone = _use(device, options, dense, others, model or logic_model(device.family))
     fits = alone
     for name in RESOURCES:
         fits = fits & (use[name] <= caps[name])
@@ -248,6 +250,12 @@ def _nothing(device: Device, caps: Mapping[str, int], use: Mapping[str, Any]) ->
     return f"no accelerator of the grid fits {device.name}: the smallest needs {what}"
 
 
+def _built(engine: Engine | None, device: Device) -> Engine:
+    """What hardware has for a depthwise engine or none (multipliers as the device's)."""
+    one = Engine("dense", 8, 8, 1, Buffer(0), Buffer(0), multiplier=device.multiplier)
+    return built_depthwise(Accelerator(one, engine, 64))
+
+
 def _axis(values: Sequence[Any], axis: int) -> Any:
     shape = [1] * (2 + len(AXES))
     shape[axis] = len(values)
@@ -256,73 +264,64 @@ def _axis(values: Sequence[Any], axis: int) -> Any:
 
 def _use(
     device: Device, options: SpaceOptions, dense: Sequence[Engine],
-    others: Sequence[Engine | None], model: LutModel,
+    others: Sequence[Engine | None], model: LogicModel,
 ) -> tuple[dict[str, Any], npt.NDArray[np.bool_]]:  # fmt: skip
     """Modelled resources over the whole grid (broadcastable arrays), as
     ``codesign.cost.resources.resources`` gives them one by one; and which places are meant: without
     a depthwise engine its depth is the first one, and only what can double doubles."""
     lead = (-1,) + (1,) * (1 + len(AXES))
     second = (1, -1) + (1,) * len(AXES)
-    pi, po, px, wb, ab = (
-        np.array([getattr(e, n) for e in dense]).reshape(lead)
-        for n in ("pi", "po", "px", "weight_bits", "activation_bits")
-    )
-    double = _axis(options.double, 2)
+    double = _axis(options.double, 2).astype(np.int64)
     post = _axis(options.post, 3)
     port = _axis(device.ports, 4)
     w_depth = _axis(options.weight_depths, 5)
     a_depth = _axis(options.activation_depths, 6)
     o_depth = _axis(options.accumulator_depths, 7)
     dwa = _axis(options.depthwise_activation_depths, 8)
+    family = device.family
+    built = [_built(e, device) for e in others]
 
-    def each(of: Any) -> Any:
-        return np.array([of(e) for e in dense]).reshape(lead)
+    def sizes(engines: Sequence[Engine], shape: Any, **given: Any) -> Sizes:
+        one = [Sizes.of(e, family) for e in engines]
+        columns = {
+            name: np.array([getattr(s, name) for s in one]).reshape(shape)
+            for name in (
+                "pi", "po", "px", "weight_bits", "activation_bits", "post", "double", "product",
+                "accumulator_bits",
+            )
+        }  # fmt: skip
+        return Sizes(one[0].dense, **(columns | given))
 
-    # per base; post and double enter linearly, so they are priced as differences
-    none = 0
-    hard = each(
-        lambda e: engine_dsp("dense", e.multiplier, e.pi, e.po, e.px, e.weight_bits,
-                             e.activation_bits, none)
-    )  # fmt: skip
-    one = engine_dsp("dense", "lut", 1, 1, 1, 8, 8, 1)
-    plain, twice = (
-        each(
-            lambda e, d=d: engine_lut("dense", e.multiplier, device.family, e.pi, e.po, e.px,
-                                      e.weight_bits, e.activation_bits, none, d, model)
-        )
-        for d in (False, True)
-    )  # fmt: skip
-    logic = np.where(double, twice, plain) + model.requantiser * post
-    dsp = hard + one * post
-    memories = [(pi * po * wb, w_depth, 2), (pi * ab, a_depth, 2 * px), (po * 32, o_depth, 2 * px)]
-    rams: Any = 0
-    bits: Any = 0
-    for width, depth, copies in memories:
-        rams = rams + copies * ramb18(width, depth)
-        bits = bits + copies * width
-    dw = np.zeros((5, len(others)), dtype=np.int64)
-    for place, e in enumerate(others):
-        if e is not None:
-            dw[:, place] = (
-                engine_dsp(e.kind, e.multiplier, 1, e.po, e.px, 8, 8, e.post),
-                engine_lut(e.kind, e.multiplier, device.family, 1, e.po, e.px, 8, 8, e.post,
-                           False, model),
-                2 * int(ramb18(e.po * 8, e.weight.depth)),
-                e.po * 8,
-                e.px,
-            )  # fmt: skip
-    dw_dsp, dw_lut, dw_rams, dw_width, dw_px = (row.reshape(second) for row in dw)
-    shared = model.control + model.port_bit * port
+    def hard_products(engines: Sequence[Engine], shape: Any) -> Any:
+        return np.array([
+            engine_dsp(e.kind, e.multiplier, e.pi, e.po, e.px, e.weight_bits, e.activation_bits, 0)
+            for e in engines
+        ]).reshape(shape)  # fmt: skip
+
+    main, other = sizes(dense, lead, double=double, post=post), sizes(built, second)
+    named = np.array([e is not None for e in others]).reshape(second)
+    # what stands in for a missing engine multiplies as the dense engine does
+    soft = ~named & (main.product > 0)
+    other = replace(other, product=np.where(soft, lut_product(family, 8, 8), other.product))
+    hard = 1 - (main.product > 0) * (other.product > 0)
+    requantisers = REQUANT_DSP * hard * (post + other.post)
+    dw_words, dw_depth = (
+        np.array([getattr(b, name).depth * getattr(b, name).banks for b in built]).reshape(second)
+        for name in ("weight", "activation")
+    )
+    dw_activations = np.where(named, 2 * dwa, dw_depth)
     use = {
-        "dsp": dsp + dw_dsp,
-        "lut": logic + dw_lut + shared,
-        "ff": logic + dw_lut + shared + bits + dw_width * (2 + 2 * dw_px),
-        "ramb18": rams + dw_rams + 2 * dw_px * np.where(dw_width > 0, ramb18(dw_width, dwa), 0),
+        "dsp": hard_products(dense, lead) + np.where(soft, 0, hard_products(built, second))
+        + requantisers,
+        "lut": model.total("lut", main, other, port, hard),
+        "ff": model.total("ff", main, other, port, hard),
+        "ramb18": engine_rams(main, 2 * w_depth, 2 * a_depth, o_depth)
+        + engine_rams(other, dw_words, dw_activations, 0)
+        + way_out_rams(family, post) + way_out_rams(family, other.post),
     }
-    exists = np.array([e is not None for e in others]).reshape(second)
     first = np.arange(len(options.depthwise_activation_depths)).reshape(dwa.shape) == 0
-    may_double = each(lambda e: e.activation_bits >= 8)
-    meant = (exists | first) & (may_double | ~double.astype(np.bool_))
+    may_double = main.activation_bits >= 8
+    meant = (named | first) & (may_double | ~double.astype(np.bool_))
     shape = np.broadcast_shapes(*(np.shape(v) for v in use.values()), meant.shape)
     return use, np.broadcast_to(meant, shape)
 

@@ -35,6 +35,10 @@ class Hardware:
     """Modelled, of the whole network."""
     resources: tuple[tuple[str, int], ...] = ()
     """Modelled."""
+    arm: tuple[str, ...] = ()
+    """Nodes of the integer network that the accelerator could do and the ARM cores do."""
+    partition: tuple[tuple[str, float | str], ...] = ()
+    """What the partition was chosen by (``codesign.flow.partition``): modelled milliseconds."""
 
     @property
     def network_ms(self) -> float:
@@ -53,6 +57,8 @@ class Hardware:
             "cycles_modelled": dict(self.cycles),
             "network_cycles_modelled": self.network_cycles,
             "resources_modelled": dict(self.resources),
+            "arm": list(self.arm),
+            "partition_modelled": dict(self.partition),
         }
 
     @staticmethod
@@ -68,6 +74,8 @@ class Hardware:
                 tuple(data["cycles_modelled"].items()),
                 data["network_cycles_modelled"],
                 tuple(data["resources_modelled"].items()),
+                tuple(data["arm"]),
+                tuple(data["partition_modelled"].items()),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(

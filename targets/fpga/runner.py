@@ -12,6 +12,7 @@ from codesign.errors import UnsupportedError
 from codesign.ir.interpret import run_values
 from codesign.space.device import load_device
 from codesign.targets.base import Array, Runner, Timing
+from codesign.targets.fpga.arm_side import ArmSide
 from codesign.targets.fpga.compile import Program
 from codesign.targets.fpga.design import Hardware
 from codesign.targets.fpga.sim.network import memory_bytes, simulate
@@ -42,8 +43,13 @@ def rtl_session(hardware: Hardware) -> Open:
 class FpgaRunner(Runner):
     """Runs images one after the other; every layer is compared with the integer interpreter."""
 
-    def __init__(self, program: Program, start: Open, directory: Path | None = None) -> None:
+    def __init__(
+        self, program: Program, start: Open, directory: Path | None = None,
+        arm: ArmSide | None = None,
+    ) -> None:  # fmt: skip
+        """``arm``: built ARM segments; what it lacks is interpreted."""
         graph = program.graph
+        self.arm = arm
         self.program, self.start, self.directory = program, start, directory
         self.inputs, self.outputs = (
             tuple((name, graph.type(name)) for name in names)
@@ -59,7 +65,10 @@ class FpgaRunner(Runner):
         reference = run_values(program.graph, inputs, keep="all")
         if self._session is None:
             self._session = self.start(memory_bytes(program))
-        outputs, self.results = simulate(program, inputs, self._session, reference)
+        outputs, self.results = simulate(
+            program, inputs, self._session, reference,
+            arm=None if self.arm is None else self.arm.run,
+        )  # fmt: skip
         if self.directory is not None:
             text = json.dumps(simulated_data(program, self.results), indent=1)
             (self.directory.parent / f"{self.directory.name}.{SIMULATED}").write_text(text + "\n")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -80,7 +81,8 @@ class FpgaTarget(Target):
         """The network's commands, memory image and layout on the chosen accelerator."""
         hardware = self._hardware()
         return compile_network(
-            graph, hardware.accelerator, self.device, dict(hardware.tiles), hardware.chains
+            graph, hardware.accelerator, self.device, dict(hardware.tiles), hardware.chains,
+            hardware.arm,
         )
 
     def build(self, graph: Graph, out: Path) -> BuildResult:
@@ -88,6 +90,7 @@ class FpgaTarget(Target):
         start = time.perf_counter()
         hardware = self._hardware()
         program = self.compile(graph)
+        from codesign.targets.fpga.arm_side import build_arm_side
         from codesign.targets.fpga.build.handover import REGISTERS, Handover, write_handover
         from codesign.targets.fpga.hw.top import NAME, Top, verilog
 
@@ -95,13 +98,15 @@ class FpgaTarget(Target):
             (folder / NETWORK).write_text(print_graph(graph), encoding="utf-8")
             (folder / FILE).write_text(json.dumps(hardware.to_data(), indent=2) + "\n")
             (folder / IMAGE).write_bytes(program.image)
-            (folder / LAYOUT).write_text(json.dumps(layout_of(program), indent=2) + "\n")
+            notes: list[str] = []
+            libraries = build_arm_side(program, self.device, folder, notes.append)
+            layout = layout_of(program, libraries, notes)
+            (folder / LAYOUT).write_text(json.dumps(layout, indent=2) + "\n")
             top = Top(hardware.accelerator)
             (folder / VERILOG).write_text(verilog(top), encoding="utf-8")
             if self.device.family in REGISTERS:  # what Vivado and the board take
                 write_handover(folder, Handover(
-                    self.device, hardware.clock_hz, top.port.bits, VERILOG, NAME,
-                    layout_of(program),
+                    self.device, hardware.clock_hz, top.port.bits, VERILOG, NAME, layout,
                 ))  # fmt: skip
             files = sorted(p for p in folder.rglob("*") if p.is_file())
             names = tuple(p.relative_to(folder).as_posix() for p in files)
@@ -114,6 +119,7 @@ class FpgaTarget(Target):
 
     def load(self, directory: Path) -> Runner:
         """The built network under RTL simulation."""
+        from codesign.targets.fpga.arm_side import ArmSide
         from codesign.targets.fpga.runner import FpgaRunner, rtl_session
 
         directory = Path(directory)
@@ -123,7 +129,8 @@ class FpgaTarget(Target):
         program = target.compile(parse_graph(text, str(directory / NETWORK)))
         if program.image != (directory / IMAGE).read_bytes():
             raise InputError(f"{directory} was built by another version; build again")
-        return FpgaRunner(program, rtl_session(target._hardware()), directory)
+        arm = ArmSide.load(program, target.device, directory)
+        return FpgaRunner(program, rtl_session(target._hardware()), directory, arm)
 
     def layer_latency(self, graph: Graph) -> dict[str, Timing]:
         """Modelled latency of each layer; a chain's layers share theirs by multiplications."""
@@ -132,8 +139,12 @@ class FpgaTarget(Target):
         return {layer: Timing((cycles * to_ms,)) for layer, cycles in hardware.cycles}
 
 
-def layout_of(program: Program) -> dict[str, Any]:
-    """Where everything stands, for drivers: segments, inputs, outputs, every value."""
+def layout_of(
+    program: Program, libraries: Mapping[int, str] | None = None, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Where everything stands, for drivers: segments, inputs, outputs, every value. ``libraries``:
+    ARM segment to the folder with its built library."""
+    built = libraries or {}
     graph, places = program.graph, program.places
     return {
         "format": "codesign-layout/1",
@@ -142,7 +153,8 @@ def layout_of(program: Program) -> dict[str, Any]:
         "segments": [
             {"kind": s.kind, "nodes": list(s.nodes)}
             | ({"address": s.address, "commands": len(s.commands)} if s.commands else {})
-            for s in program.segments
+            | ({"library": built[index]} if index in built else {})
+            for index, s in enumerate(program.segments)
         ],
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),
@@ -154,6 +166,7 @@ def layout_of(program: Program) -> dict[str, Any]:
             for name, p in places.items()
         },
         "arm": dict(program.why),
+        "notes": list(notes),
     }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from codesign.cost.chain import ChainTile
 from codesign.cost.tiles import Tile
@@ -21,7 +21,7 @@ from codesign.targets.fpga.compile.jobs import Job
 from codesign.targets.fpga.compile.mapping import tile_of
 from codesign.targets.fpga.compile.places import Memory, Place
 from codesign.targets.fpga.compile.program import Made, Program, Segment
-from codesign.targets.fpga.compile.select import select
+from codesign.targets.fpga.compile.select import needs_of, select
 from codesign.targets.fpga.compile.selection import Selection
 from codesign.targets.fpga.isa import BLOCK, Unit
 from codesign.targets.fpga.machine import depthwise_engine
@@ -30,9 +30,10 @@ from codesign.targets.fpga.machine import depthwise_engine
 def compile_network(
     graph: Graph, accelerator: Accelerator, device: Device | None = None,
     tiles: Mapping[str, Tile] | None = None,
-    chains: Sequence[tuple[Sequence[str], ChainTile]] = (),
+    chains: Sequence[tuple[Sequence[str], ChainTile]] = (), arm: Collection[str] = (),
 ) -> Program:  # fmt: skip
-    """Commands, image and layout of an integer network of batch 1.
+    """Commands, image and layout of an integer network of batch 1; nodes of ``arm`` stay on the ARM
+    cores though the accelerator could do them.
 
     ``tiles`` names the tiles of layers; others get the best ones by the cost model on ``device``
     (an Ultra96 where none is named). Raises
@@ -41,7 +42,7 @@ def compile_network(
     """
     check_accelerator(accelerator)
     board = device or load_device("ultra96")
-    found = select(graph)
+    found = select(graph, arm)
     linked = _linked(found, chains)
     inner = {job.result for parts, _ in linked.values() for job in parts if job is not None}
     inner -= set(linked)
@@ -57,7 +58,7 @@ def compile_network(
             del linked[last]
             return compile_network(
                 graph, accelerator, device, tiles,
-                [c for c in chains if found.jobs[last][0].name not in c[0]],
+                [c for c in chains if found.jobs[last][0].name not in c[0]], arm,
             )  # fmt: skip
     segments, done = [], []
     for kind, names in _order(found):
@@ -188,25 +189,7 @@ def _places(found: Selection, memory: Memory, inner: set[str]) -> dict[str, Plac
 def _order(found: Selection) -> list[tuple[str, list[str]]]:
     """Runs of jobs and runs of ARM nodes, as few as a greedy order gives: all jobs that are ready,
     then all ARM nodes that are ready, and so on."""
-    graph = found.graph
-    items: dict[str, set[str]] = {}
-
-    def producers(value: str) -> set[str]:
-        """Items that must have run before the value is there."""
-        if value in found.free:
-            node = graph.nodes[value]
-            needed = {value} if value in found.jobs else set()
-            return needed.union(*(producers(v) for v in node.inputs))
-        return {value} if value in found.jobs or value in found.why else set()
-
-    for name in graph.nodes:
-        if name in found.why:
-            items[name] = set().union(*(producers(v) for v in graph.nodes[name].inputs))
-        elif name in found.jobs:
-            made = {job.result for job in found.jobs[name]}
-            read = {v for job in found.jobs[name] for v in (job.source, job.finish.residual)
-                    if v is not None and v not in made}  # fmt: skip
-            items[name] = set().union(*(producers(v) for v in read))
+    items = needs_of(found)
     segments: list[tuple[str, list[str]]] = []
     done: set[str] = set()
     kind = "arm"

@@ -7,7 +7,7 @@ another are one job. Everything that has no such form is left to the ARM cores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -28,9 +28,12 @@ from codesign.targets.fpga.compile.selection import (
 )
 from codesign.targets.fpga.isa import BLOCK
 
+CHOSEN = "the partition puts it there: cheaper, transfers counted (modelled)"
+"""Why a node that the accelerator has a form for is on the ARM cores."""
 
-def select(graph: Graph) -> Selection:
-    """Match every node; see the module."""
+
+def select(graph: Graph, arm: Collection[str] = ()) -> Selection:
+    """Match every node but those of ``arm``; see the module."""
     found = Selection(graph)
     taken = _residual_adds(graph)
     for node in graph.nodes.values():
@@ -40,7 +43,7 @@ def select(graph: Graph) -> Selection:
     for node in graph.nodes.values():
         if isinstance(node.op, ops.Input | ops.Constant):
             continue
-        reason = _match(found, taken, node)
+        reason = CHOSEN if node.name in arm else _match(found, taken, node)
         if reason is not None:
             found.why[node.name] = reason
     _drop_absorbed(found)
@@ -70,6 +73,47 @@ def _drop_absorbed(found: Selection) -> None:
             if name not in found.free:
                 found.why.setdefault(name, "an operator on the ARM cores reads its exact sums")
             needed.update(node.inputs)
+
+
+def nodes_of_job(found: Selection, value: str) -> tuple[str, ...]:
+    """Nodes of the graph that the jobs which make ``value`` compute, sorted."""
+    jobs = found.jobs[value]
+    stops = {v for job in jobs for v in (job.source, job.finish.residual) if v is not None}
+    stops -= {value}
+    inside, waiting = set(), [value]
+    while waiting:
+        name = waiting.pop()
+        if name in stops or name in inside or name in found.graph.constants:
+            continue
+        node = found.graph.nodes[name]
+        if not isinstance(node.op, ops.Input):
+            inside.add(name)
+            waiting.extend(node.inputs)
+    return tuple(sorted(inside))
+
+
+def needs_of(found: Selection) -> dict[str, set[str]]:
+    """Every value that jobs or the ARM cores make, in the graph's order, with those among them that
+    must be there before. Views and concats by addressing are looked through."""
+    graph = found.graph
+
+    def producers(value: str) -> set[str]:
+        if value in found.free:
+            node = graph.nodes[value]
+            needed = {value} if value in found.jobs else set()
+            return needed.union(*(producers(v) for v in node.inputs))
+        return {value} if value in found.jobs or value in found.why else set()
+
+    items: dict[str, set[str]] = {}
+    for name in graph.nodes:
+        if name in found.why:
+            items[name] = set().union(*(producers(v) for v in graph.nodes[name].inputs))
+        elif name in found.jobs:
+            made = {job.result for job in found.jobs[name]}
+            read = {v for job in found.jobs[name] for v in (job.source, job.finish.residual)
+                    if v is not None and v not in made}  # fmt: skip
+            items[name] = set().union(*(producers(v) for v in read))
+    return items
 
 
 def _match(found: Selection, taken: Mapping[str, Node], node: Node) -> str | None:

@@ -12,6 +12,7 @@ from amaranth.hdl import Cat, Elaboratable, Module, ResetInserter, Signal
 from amaranth.lib.wiring import Out, connect
 
 from codesign.space.accelerator import Accelerator
+from codesign.space.device import MultiplierKind
 from codesign.targets.fpga.hw.axi import AxiLite, axi4
 from codesign.targets.fpga.hw.buffers import (
     AccumulatorBuffer,
@@ -42,6 +43,13 @@ class OnChip:
 def port_of(accelerator: Accelerator, burst: int = 16) -> Port:
     """The memory port of an accelerator: 128 bits where it has them, else 64."""
     return Port(bits=128 if accelerator.port_bits >= 128 else 64, burst=burst)
+
+
+def hard_multiplier(accelerator: Accelerator) -> MultiplierKind:
+    """The device's hard multiplier as the engines name it, for the requantisers; "lut" where both
+    engines multiply in LUTs."""
+    kinds = accelerator.dense.multiplier, depthwise_engine(accelerator).multiplier
+    return kinds[0] if kinds[0] != "lut" else kinds[1]
 
 
 def sanitised(name: str) -> str:
@@ -159,11 +167,11 @@ class Top(Elaboratable):
         connect(m, system.dense, dense.command)
         connect(m, dense.sums, sums.write)
         connect(m, dense.add, sums.add)
-        drain = add("drain", Drain(self.dense, self.depthwise, bits, primitive=self.primitive))
-        other = add(
-            "depthwise",
-            DepthwiseEngine(self.depthwise, self.dense, bits, primitive=self.primitive),
-        )
+        ways: dict[str, Any] = {
+            "hard": hard_multiplier(self.accelerator), "primitive": self.primitive,
+        }  # fmt: skip
+        drain = add("drain", Drain(self.dense, self.depthwise, bits, **ways))
+        other = add("depthwise", DepthwiseEngine(self.depthwise, self.dense, bits, **ways))
         connect(m, drain.sums, sums.drain)
         for name, part, source, target in (
             ("drain", drain, "dense", "depthwise"), ("depthwise", other, "depthwise", "dense"),

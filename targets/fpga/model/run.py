@@ -29,13 +29,19 @@ class Device(Protocol):
         ...
 
 
+ArmRun = Callable[[Segment, Callable[[str], Array]], "dict[str, Array] | None"]
+"""A segment and what reads a value, to the values that the segment makes; None: not built."""
+
+
 def run_program(
     program: Program, inputs: Mapping[str, Array], device: Device,
     observe: Callable[[Segment], None] | None = None, values: dict[str, Array] | None = None,
+    arm: ArmRun | None = None,
 ) -> tuple[Array, ...]:  # fmt: skip
     """The network's outputs; ``device.memory`` must hold the program's image.
 
-    ``values`` collects what the ARM cores computed and read.
+    ``values`` collects what the ARM cores computed and read. ``arm`` runs ARM segments (a built
+    library); what it leaves out is interpreted.
     """
     graph, places = program.graph, program.places
     known: dict[str, Array] = {} if values is None else values
@@ -60,6 +66,10 @@ def run_program(
     for segment in program.segments:
         if segment.kind == "accelerator":
             device.run(segment.address)
+        elif arm is not None and (made := arm(segment, read)) is not None:
+            known.update(made)
+            for name in made:
+                write(name)
         else:
             for name in segment.nodes:
                 node = graph.nodes[name]

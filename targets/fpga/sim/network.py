@@ -12,7 +12,7 @@ import numpy.typing as npt
 from codesign.ir.graph import Array
 from codesign.targets.fpga.compile.program import Program, Segment
 from codesign.targets.fpga.isa import Unit
-from codesign.targets.fpga.model.run import run_program
+from codesign.targets.fpga.model.run import ArmRun, run_program
 from codesign.targets.fpga.sim.result import UNITS, Region, RunError, SimResult
 from codesign.targets.fpga.sim.session import Progress, Session
 
@@ -110,10 +110,11 @@ def simulate(
     program: Program, inputs: Mapping[str, Array], session: Session,
     reference: Mapping[str, Array] | None = None,
     progress: Callable[[Progress], None] | None = None, watchdog: int = 1 << 22,
+    arm: ArmRun | None = None,
 ) -> tuple[tuple[Array, ...], tuple[SimResult, ...]]:  # fmt: skip
     """Outputs of the network for one image, and each command list's run.
 
-    ARM segments run by the integer interpreter. With ``reference`` every layer is compared as soon
+    ARM segments run by ``arm`` where it has them, else by the integer interpreter. With ``reference`` every layer is compared as soon
     as it is finished. Raises RunError naming the first difference, or who waits for what.
     """
     if session.memory_bytes < memory_bytes(program):
@@ -123,5 +124,5 @@ def simulate(
         )
     device = SimDevice.of(session, program)
     device.reference, device.progress, device.watchdog = reference, progress, watchdog
-    outputs = run_program(program, inputs, device)
+    outputs = run_program(program, inputs, device, arm=arm)
     return outputs, tuple(device.results)
