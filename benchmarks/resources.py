@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resource model against synthesis: draw accelerators by seed, synthesise, fit, report errors.
 
-    python benchmarks/resources.py --family xc7 --train 12 --held-out 30     synthesises what is new
-    python benchmarks/resources.py --fit                                     fits from the kept file
-    python benchmarks/resources.py                                           errors of the model
+    python benchmarks/resources.py --family xcup --synthesise 0:42   synthesises what is not kept
+    python benchmarks/resources.py --family xcup --whole 3           a whole accelerator, as a check
+    python benchmarks/resources.py --fit                             fits the coefficients anew
+    python benchmarks/resources.py                                   errors of the model
 
-Results of synthesis are kept in ``codesign/cost/synthesised.json``, one entry a unit (engine,
-drain, buffer, memory side), so that fit and errors are reproducible without yosys. ``--whole N``
-synthesises N whole accelerators, which the sums of units are held against.
+Seeds below TRAIN are what coefficients are fitted to, the others are held out. Results of synthesis
+are kept in ``codesign/cost/synthesised.json``, an entry a unit (``targets/fpga/build/units.py``),
+so that fit and errors need no yosys; the coefficients stand in ``codesign/cost/logic.json``. A unit
+takes 5 to 60 seconds of processor time, a whole small accelerator four minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +26,18 @@ from codesign.space.device import MultiplierKind
 
 FILE = Path(__file__).parent.parent / "codesign" / "cost" / "synthesised.json"
 HARD: dict[str, MultiplierKind] = {"xcup": "dsp48e2", "xc7": "dsp48e1", "ecp5": "mult18"}
+PARTS = {"xcup": "zu3eg", "xc7": "xc7z020", "ecp5": "ecp5-85f"}
+SAME = {"xc7": "xcup", "xcup": "xc7"}
+"""Families of the same LUTs: one stands for the other where nothing was synthesised."""
+LOGIC = FILE.with_name("logic.json")
 MOST_LANES = 128
+TRAIN = 3
+"""Accelerators that coefficients are fitted to: seeds 0 to TRAIN − 1."""
+PULL = 0.03
+"""A coefficient's distance from the prior by its own size weighs as much as such a relative error
+of a unit."""
+WHOLE = {"lut": 0.941, "ff": 0.995}
+"""Whole accelerator to the sum of its units: of 8 x 8 x 1 with depthwise 8 x 1 on xc7."""
 
 
 def draw(family: str, seed: int) -> Accelerator:
@@ -32,7 +45,8 @@ def draw(family: str, seed: int) -> Accelerator:
     rng = random.Random(f"{family}/{seed}")
     hard = HARD[family]
     while True:
-        pi, po, px = rng.choice((4, 8, 16, 24)), rng.choice((8, 8, 16, 24)), rng.choice((1, 2, 3, 4))
+        pi, po = rng.choice((4, 8, 16, 24)), rng.choice((8, 8, 16, 24))
+        px = rng.choice((1, 2, 3, 4))
         if pi * po * px <= MOST_LANES:
             break
     wb, ab = rng.choice(((8, 8), (8, 8), (8, 8), (4, 8), (4, 4)))
@@ -67,7 +81,8 @@ def synthesise_new(family: str, seeds: range, at_once: int = 3) -> None:
     from codesign.targets.fpga.build.units import synthesise_units, unit_parts
 
     for first in range(seeds.start, seeds.stop, at_once):
-        part = {s: unit_parts(draw(family, s)) for s in range(first, min(first + at_once, seeds.stop))}
+        some = range(first, min(first + at_once, seeds.stop))
+        part = {s: unit_parts(draw(family, s)) for s in some}
         known = read()["units"].get(family, {})
         missing = {
             name: make for parts in part.values() for name, (_, make) in parts.items()
@@ -79,13 +94,211 @@ def synthesise_new(family: str, seeds: range, at_once: int = 3) -> None:
         data["tool"] = yosys_version()
         data["units"].setdefault(family, {}).update(found)
         for seed, parts in part.items():
-            data["accelerators"].setdefault(family, {})[str(seed)] = {n: c for n, (c, _) in parts.items()}
+            counted = {name: count for name, (count, _) in parts.items()}
+            data["accelerators"].setdefault(family, {})[str(seed)] = counted
         write(data)
         print(f"{family} {list(part)}: {len(missing)} units new, "
               f"{time.perf_counter() - start:.0f} s", flush=True)  # fmt: skip
 
 
+def synthesise_whole(family: str, seed: int) -> None:
+    """Synthesise one whole accelerator, to hold the sum of its units against."""
+    from amaranth.back import rtlil
+
+    from codesign.targets.fpga.build.synth import synthesise
+    from codesign.targets.fpga.hw.top import NAME, Top
+
+    top = Top(draw(family, seed))
+    text = rtlil.convert(top, name=NAME, ports=top.ports, emit_src=False)
+    found = synthesise(text, NAME, family)  # type: ignore[arg-type]
+    data = read()
+    data["whole"].setdefault(family, {})[str(seed)] = {
+        name: getattr(found, name) for name in ("dsp", "lut", "ff", "ramb18")
+    }
+    write(data)
+
+
+def composed(data: dict[str, Any], family: str, seed: str) -> dict[str, int] | None:
+    """Sum over the units of an accelerator; None where one is not there."""
+    total = dict.fromkeys(("dsp", "lut", "ff", "ramb18"), 0)
+    for unit, count in data["accelerators"][family][seed].items():
+        use = data["units"].get(family, {}).get(unit)
+        if use is None:
+            return None
+        for name in total:
+            total[name] += count * use[name]
+    return total
+
+
+PRIOR: dict[str, dict[str, float]] = {
+    "dense": {
+        "one": 600, "memory": 60, "rotate": 1, "operand": 1.5, "operand_double": 2, "tree": 1,
+        "tree_double": 1, "sum": 2, "sum_double": 2, "product_double": 8, "narrow": 2, "product": 1,
+    },
+    "drain": {"one": 1700, "post": 230, "choice": 0.8, "soft": 600},
+    "depthwise": {
+        "one": 2000, "post": 240, "memory": 60, "rotate": 1, "output": 115, "product": 1,
+        "soft": 600,
+    },
+    "sums": {"one": 18, "word": 2},
+    "loader": {"one": 1000, "wide": 300, "granules": 0.1, "memories": 5},
+    "system": {"one": 3700, "wide": 700},
+    "activation": {"one": 10, "memory": 5, "lane": 1, "wide": 1, "nibbles": 1, "word": 1},
+    "weight": {"one": 5, "word": 0.01},
+}  # fmt: skip
+"""What the structure alone says of LUTs; few synthesised units leave a coefficient near it."""
+
+
+def rows_of(data: dict[str, Any], family: str, seed: int) -> dict[str, list[tuple[Any, Any]]]:
+    """Kind of unit to (features, synthesised use) of the units of one accelerator."""
+    from codesign.cost import logic
+    from codesign.space.accelerator import built_depthwise
+    from codesign.targets.fpga.build.units import CANONICAL, unit_parts
+
+    accelerator = draw(family, seed)
+    dense, other = (
+        logic.Sizes.of(e, family) for e in (accelerator.dense, built_depthwise(accelerator))
+    )
+    wide = int(accelerator.port_bits >= 128)
+    use = data["units"][family]
+    names = list(unit_parts(accelerator))
+
+    def named(kind: str) -> list[str]:
+        return [n for n in names if n.split()[0] == kind]
+
+    given = {
+        "dense": [logic.dense_features(family, dense)],
+        "drain": [logic.drain_features(family, dense)],
+        "depthwise": [logic.depthwise_features(family, other)],
+        "sums": [logic.sums_features(family, dense)],
+        "weight": [logic.weight_features(family, s) for s in (dense, other)],
+        "activation": [logic.activation_features(family, s, wide) for s in (dense, other)],
+    }
+    found = {
+        kind: [(f, use[n]) for f, n in zip(features, named(kind)) if n in use]
+        for kind, features in given.items()
+    }
+    loaders = named("loader")
+    base = [logic.Sizes.of(e, family) for e in (CANONICAL.dense, built_depthwise(CANONICAL))]
+    engines = {loaders[0]: base, loaders[-1]: [dense, other]}
+    found["loader"] = [
+        (logic.loader_features(family, *engines[n], wide), use[n]) for n in engines if n in use
+    ]
+    side = named("system")[0]
+    if all(n in use for n in (side, loaders[0], "param", "tap")):
+        rest = {
+            k: use[side][k] - use[loaders[0]][k] + 2 * (use["param"][k] + use["tap"][k])
+            for k in ("lut", "ff")
+        }
+        found["system"] = [(logic.system_features(family, wide), rest)]
+    return found
+
+
+def fit(data: dict[str, Any], family: str, what: str) -> dict[str, dict[str, float]]:
+    """Coefficients by least squares of relative errors on the training share, none negative, drawn
+    to the prior where units say little."""
+    import numpy as np
+    from scipy.optimize import nnls
+
+    rows: dict[str, list[tuple[Any, float]]] = {}
+    for seed in map(int, data["accelerators"][family]):
+        if seed < TRAIN:
+            for kind, units in rows_of(data, family, seed).items():
+                rows.setdefault(kind, []).extend((f, use[what]) for f, use in units)
+    found = {}
+    for kind, prior in PRIOR.items():
+        names = list(prior)
+        given = rows.get(kind, [])
+        a = [[float(f[n]) / max(v, 20.0) for n in names] for f, v in given]
+        b = [v / max(v, 20.0) for _, v in given]
+        for place, name in enumerate(names):
+            weight = PULL / max(prior[name], 1e-3)
+            a.append([weight if k == place else 0.0 for k in range(len(names))])
+            b.append(weight * prior[name])
+        values, _ = nnls(np.array(a), np.array(b))
+        found[kind] = {n: float(f"{v:.5g}") for n, v in zip(names, values) if v > 1e-9}
+    ratios = [
+        row[what] / total[what]
+        for seed, row in data["whole"].get(family, {}).items()
+        if (total := composed(data, family, seed)) is not None
+    ]
+    found["whole"] = {"one": float(f"{np.mean(ratios) if ratios else WHOLE[what]:.4g}")}
+    return found
+
+
+def errors(data: dict[str, Any], family: str) -> list[dict[str, Any]]:
+    """Model against synthesis of every accelerator that is there whole or unit by unit."""
+    from codesign.cost.logic import logic_model
+    from codesign.cost.resources import resources
+    from codesign.space.device import load_device
+
+    device = load_device(PARTS[family])
+    factor = {what: getattr(logic_model(family), what)["whole"]["one"] for what in ("lut", "ff")}
+    found = []
+    for seed in data["accelerators"].get(family, {}):
+        truth = composed(data, family, seed)
+        if truth is None:
+            continue
+        for what, share in factor.items():
+            truth[what] = round(truth[what] * share)
+        model = resources(draw(family, int(seed)), device)
+        found.append({
+            "seed": int(seed), "name": draw(family, int(seed)).name,
+            "train": int(seed) < TRAIN, "whole": data["whole"].get(family, {}).get(seed),
+            **{k: (getattr(model, k), v) for k, v in truth.items()},
+        })  # fmt: skip
+    return found
+
+
+def show(data: dict[str, Any], family: str) -> None:
+    """A line an accelerator, then the worst."""
+    rows = errors(data, family)
+    for row in rows:
+        share = {k: 100 * (row[k][0] / row[k][1] - 1) for k in ("lut", "ff")}
+        row |= {f"{k}_error": v for k, v in share.items()}
+        whole = "" if row["whole"] is None else f"; whole {row['whole']}"
+        print(f"{family} {row['seed']:3d} {'train' if row['train'] else 'held '} {row['name']}: "
+              f"DSP {row['dsp']}, RAMB18 {row['ramb18']}, LUT {row['lut']} {share['lut']:+.1f} %, "
+              f"FF {row['ff']} {share['ff']:+.1f} %{whole}")  # fmt: skip
+    for kind, train in (("training", True), ("held out", False)):
+        some = [r for r in rows if r["train"] is train]
+        if some:
+            exact = sum(r[k][0] == r[k][1] for r in some for k in ("dsp", "ramb18"))
+            print(f"{family}, {kind}: {len(some)} accelerators; DSP and RAMB18 exact in {exact} of "
+                  f"{2 * len(some)}; LUT within {max(abs(r['lut_error']) for r in some):.1f} %, FF "
+                  f"within {max(abs(r['ff_error']) for r in some):.1f} %")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Resource model against synthesis.")
+    parser.add_argument("--family", choices=HARD, action="append")
+    parser.add_argument("--synthesise", metavar="FROM:TO", help="seeds")
+    parser.add_argument("--whole", type=int, metavar="SEED")
+    parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    families = given.family or list(HARD)
+    for family in families:
+        if given.synthesise:
+            first, last = map(int, given.synthesise.split(":"))
+            synthesise_new(family, range(first, last))
+        if given.whole is not None:
+            synthesise_whole(family, given.whole)
+    data = read()
+    if given.fit:
+        model = json.loads(LOGIC.read_text(encoding="utf-8"))
+        for family in families:
+            source = family if data["accelerators"].get(family) else SAME.get(family)
+            if source is not None:
+                model[family] = {what: fit(data, source, what) for what in ("lut", "ff")}
+        LOGIC.write_text(json.dumps(model, indent=1) + "\n", encoding="utf-8")
+    if given.json:
+        print(json.dumps({f: errors(data, f) for f in families}))
+        return
+    for family in families:
+        if data["accelerators"].get(family):
+            show(data, family)
+
+
 if __name__ == "__main__":
-    import sys
-    fam, a, b = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    synthesise_new(fam, range(a, b))
+    main()

@@ -195,13 +195,21 @@ def design(out: Path, json: bool, **given: Any) -> None:
     show.design(choose(_design_options(**given), out, _progress(json)), out, json)
 
 
+synthesise_option = click.option(
+    "--synthesise", is_flag=True,
+    help="Synthesise an FPGA design's accelerator by yosys, for the report (minutes and more).",
+)  # fmt: skip
+
+
 @app.command()
 @design_options
-def run(out: Path, json: bool, **given: Any) -> None:
+@synthesise_option
+def run(out: Path, synthesise: bool, json: bool, **given: Any) -> None:
     """Design, build, verify, measure and report, in one go."""
     from codesign.flow.everything import run as run_all
 
-    show.outcome(run_all(_design_options(**given), out, _progress(json)), out, json)
+    options = _design_options(**given)
+    show.outcome(run_all(options, out, _progress(json), synthesise), out, json)
 
 
 tune_option = click.option(
@@ -214,12 +222,18 @@ tune_option = click.option(
 @shared
 @folder_argument
 @tune_option
+@synthesise_option
 @json_option
-def build(folder: Path, tune: str | None, json: bool) -> None:
+def build(folder: Path, tune: str | None, synthesise: bool, json: bool) -> None:
     """Compile the design in DIR for its target."""
     from codesign.flow.building import build as build_it
 
-    show.place("build", build_it(folder, _progress(json), tune), json)
+    made = build_it(folder, _progress(json), tune)
+    if synthesise:
+        from codesign.flow.synthesis import synthesise as synthesise_it
+
+        synthesise_it(folder, _progress(json))
+    show.place("build", made, json)
 
 
 @app.command()

@@ -106,9 +106,9 @@ def engine_dsp(
 def engine_rams(s: Sizes, weight_words: Any, activation_words: Any, sums: Any) -> Any:
     """Block RAMs of an engine's buffers; words: of all banks together, sums: of one half.
 
-    Weights: one memory, a word of pi·po (depthwise: po) weights. Activations: px memories (2 · px of
-    half the width when the engine doubles) for each block of 8 channels of a word. Sums: two halves
-    of px memories. ``codesign.targets.fpga.hw.buffers.shapes`` lists the same (tests hold it).
+    Weights: one memory, a word of pi·po (depthwise: po) weights. Activations: px memories (2 · px
+    of half the width when the engine doubles) for each block of 8 channels of a word. Sums: two
+    halves of px memories. The list of the hardware, ``hw.buffers.shapes``, is the same by test.
     """
     bits = np.minimum(s.channels, 8) * np.where(s.double, 4, s.activation_bits)
     rams = ramb18(s.pi * s.po * s.weight_bits, weight_words)
@@ -147,8 +147,10 @@ def resources(
                 e.post if hard else 0,
             )
         )  # fmt: skip
-        words = [b.depth * b.banks for b in (e.weight, e.activation)]
-        rams += int(engine_rams(Sizes.of(e, family), *words, e.accumulator.depth))
+        weights, activations = (b.depth * b.banks for b in (e.weight, e.activation))
+        rams += int(
+            engine_rams(Sizes.of(e, family), weights, activations, e.accumulator.depth)
+        )
         rams += int(way_out_rams(family, e.post))
         shallow += _shallow(e)
     dense, other = (Sizes.of(e, family) for e in engines)

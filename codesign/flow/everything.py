@@ -27,8 +27,12 @@ class Outcome:
     report: Path
 
 
-def run(options: DesignOptions, out: Path, progress: Progress = SILENT) -> Outcome:
+def run(
+    options: DesignOptions, out: Path, progress: Progress = SILENT, synthesise: bool = False
+) -> Outcome:
     """A network and a budget in; a proven, built, verified and measured design in ``out``.
+
+    ``synthesise``: an FPGA design's accelerator, too, for the report.
 
     Raises VerifyError if a rung of the ladder fails, after writing the report that shows it.
     """
@@ -36,6 +40,10 @@ def run(options: DesignOptions, out: Path, progress: Progress = SILENT) -> Outco
     build(out, progress)
     rungs = verify(out, progress)
     measured = measure(out, progress=progress)
+    if synthesise:
+        from codesign.flow.synthesis import synthesise as synthesise_it
+
+        synthesise_it(out, progress)
     page = report(out, progress)
     require_exact(rungs, out)
     return Outcome(Design.load(out), rungs, measured, page)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which operators of an integer network run on the accelerator, which on the ARM cores beside it.
 
-Each operator is a group with the options ``accelerator`` and ``arm`` (one of them where there is no
-choice), each tensor a group ``same`` or ``moved``; a tensor that is made on one side and read on the
-other must be ``moved`` (forbidden combinations), and that costs. The time of all together is
+Each operator is a group with the options ``accelerator`` and ``arm`` (one of them where there is
+no choice), each tensor a group ``same`` or ``moved``; a tensor that is made on one side and read on
+the other must be ``moved`` (forbidden combinations), and that costs. The time of all together is
 minimised by the solver, so the cut is proven best under these costs, for the given accelerator:
 
 - on the accelerator: what an operator adds to the command list's time in the event model;

@@ -69,7 +69,7 @@ def build_arm_side(
         graph = arm_graph(program, segment, f"segment{index}")
         missing = target.unsupported(graph)
         if missing:
-            say(f"segment {index} was not compiled: {missing[0].reason}")
+            say(f"segment {index} was not compiled: {missing[0].why}")
             continue
         place = f"{FOLDER}/{index}"
         (folder / FOLDER).mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ from codesign.cost.chain import ChainFormat, ChainShape, ChainTile, chain_cost, 
 from codesign.cost.energy import EnergyModel
 from codesign.cost.memory import Memory, Timing
 from codesign.cost.packing import lut_product, products_per_multiplier
-from codesign.cost.resources import Resources, engine_lut, lutram, ramb18, resources
+from codesign.cost.resources import lutram, ramb18
 from codesign.cost.tables import pack, unpack
 from codesign.cost.tiles import (
     Need,
@@ -25,8 +25,7 @@ from codesign.cost.tiles import (
 )
 from codesign.cost.timing import best_tile, dense_cost, depthwise_cost, vector_cycles
 from codesign.errors import InfeasibleError, InputError
-from codesign.space.accelerator import Accelerator, Buffer, Engine
-from codesign.space.device import load_device
+from codesign.space.accelerator import Buffer, Engine
 from codesign.space.workload import LayerShape, VectorOp
 
 ONE = (1, 1)
@@ -193,35 +192,6 @@ def test_memory_is_bound_by_port_or_dram() -> None:
 def test_vector_operator() -> None:
     op = VectorOp("add", 100, 60, 1000)
     assert vector_cycles(op, DENSE, MEMORY, TIMING) == 100 + 63 + 10  # 1000 / 16 rounded up
-
-
-def test_resources() -> None:
-    engine = Engine("dense", 4, 8, 2, Buffer(512), Buffer(512), Buffer(512), post=8)
-    device = load_device("ultra96")
-    found = resources(Accelerator(engine, None, 64), device)
-    # 64 products in pairs + 8·2; 64·6 + 3·8·2·20 + 16·32 + 8·170 + 3000 + 8·64
-    lut = 384 + 960 + 512 + 1360 + 3000 + 512
-    # weights 256 x 512: 8, twice; activations 32 x 512: 1, four; sums 256 x 512: 8, four
-    ff = lut + 2 * 256 + 4 * 32 + 4 * 256
-    assert found == Resources(32 + 16, lut, ff, 16 + 4 + 32)
-    assert found.excess(device) == {}
-    assert Resources(400, 1, 1, 500).excess(device) == {"dsp": 40, "ramb18": 68}
-
-
-def test_doubling_takes_sums_and_adders_twice() -> None:
-    plain, twice = (
-        int(engine_lut("dense", "dsp48e2", "xcup", 4, 8, 2, 8, 8, 8, d)) for d in (False, True)
-    )
-    assert twice - plain == 960 + 512
-
-
-def test_depthwise_engine_pairs_pixels() -> None:
-    device = load_device("ultra96")
-    small = Engine("dense", 1, 1, 1, Buffer(64), Buffer(64), Buffer(64), post=1)
-    alone = resources(Accelerator(small, None, 64), device).dsp
-    for px, dsp in ((1, 8), (2, 8), (3, 16)):
-        engine = Engine("depthwise", 1, 8, px, Buffer(64), Buffer(64), post=4)
-        assert resources(Accelerator(small, engine, 64), device).dsp == alone + dsp + 8
 
 
 @pytest.mark.parametrize(

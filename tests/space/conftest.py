@@ -106,7 +106,7 @@ def draw_question(seed: int) -> Question:
     kinds = rng.sample([DenseKind(), DenseKind(4, 8), DenseKind(4, 4, lut=True)], 2)
     options = SpaceOptions(
         inputs=(8, 16),
-        outputs=(16,),
+        outputs=(8,),
         pixels=(1, 2),
         kinds=tuple(kinds),
         post=(8, 16),

@@ -132,9 +132,9 @@ def test_budget_and_what_does_not_fit() -> None:
         generate(device, SMALL, {"dps": 100})
     assert str(raised.value) == "unknown resource 'dps' (known: dsp, lut, ff, ramb18)"
     with pytest.raises(InfeasibleError) as raised_too:
-        generate(device, SMALL, {"dsp": 3})
+        generate(device, SMALL, {"ramb18": 3})
     assert str(raised_too.value) == (
-        "no accelerator of the grid fits xc7z020: the smallest needs dsp 16 of 3"
+        "no accelerator of the grid fits xc7z020: the smallest needs ramb18 83 of 3"
     )
 
 

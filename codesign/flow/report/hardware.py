@@ -12,16 +12,16 @@ from typing import Any
 from codesign.flow.artifact import Design
 from codesign.flow.building import load_integer
 from codesign.flow.prepare import load_target
+from codesign.flow.report import hardware_plots as plots
+from codesign.flow.synthesis import synthesised
 from codesign.targets.fpga.design import Hardware
+from codesign.targets.fpga.isa import Unit
+from codesign.targets.fpga.machine import depthwise_engine
 from codesign.targets.fpga.model.cycles import CycleModel
 from codesign.targets.fpga.sim.dram import Dram
 from codesign.targets.fpga.target import FpgaTarget
 
 Data = Mapping[str, Any]
-LANES = (("LOAD", "#6b7280"), ("DENSE", "#1d4ed8"), ("DEPTHWISE", "#0f766e"), ("DRAIN", "#b45309"))
-NAMES = {"LOAD": "load", "DENSE": "dense", "DEPTHWISE": "depthwise", "DRAIN": "drain, store"}
-
-
 def hardware_data(folder: Path) -> dict[str, Any] | None:
     """What is known of a design's accelerator; None for designs without one."""
     chosen = Design.load(folder)
@@ -41,13 +41,22 @@ def hardware_data(folder: Path) -> dict[str, Any] | None:
             continue
         run = model.run(segment.commands)
         for span in run.spans:
-            entry = layers.setdefault(span.layer, {"name": span.layer, "lanes": {}})
+            entry = layers.setdefault(span.layer, _layer(span.layer))
             lane = entry["lanes"].setdefault(span.unit.name, [1e18, 0.0])
             lane[0] = min(lane[0], cycles + span.start)
             lane[1] = max(lane[1], cycles + span.end)
+        for command in segment.commands:
+            if command.layer in layers and command.unit is not Unit.END:
+                work = model.works.of(command)
+                layers[command.layer]["bytes"] += round(work.reads + work.writes)
         cycles += run.total
     simulated = _simulated(folder / "build" / f"{target.name}.simulated.json", program.graph.name)
     macs = sum(job.macs for job in program.jobs)
+    for job in program.jobs:
+        if job.name in layers:
+            layers[job.name]["macs"] += job.macs
+    _added(layers, simulated)
+    synthesis = synthesised(folder, hardware)
     return {
         "board": hardware.board,
         "part": device.part,
@@ -60,6 +69,12 @@ def hardware_data(folder: Path) -> dict[str, Any] | None:
             "simulated": None if simulated is None else simulated["cycles"],
         },
         "layers": list(layers.values()),
+        "lanes": {
+            engine.kind: engine.lanes * (2 if engine.double else 1)
+            for engine in (hardware.accelerator.dense, depthwise_engine(hardware.accelerator))
+        },
+        "partition": dict(hardware.partition),
+        "synthesis": synthesis,
         "simulated": simulated,
         "arm": dict(program.why),
         "runs": sum(s.kind == "accelerator" for s in program.segments),
@@ -68,11 +83,35 @@ def hardware_data(folder: Path) -> dict[str, Any] | None:
         "bytes_per_cycle": model.rate,
         "resources": {
             name: {
-                "modelled": used, "synthesised": None, "available": int(getattr(device, name)),
+                "modelled": used, "synthesised": synthesis[name] if synthesis else None,
+                "available": int(getattr(device, name)),
             }
             for name, used in hardware.resources
         },
     }  # fmt: skip
+
+
+def _layer(name: str) -> dict[str, Any]:
+    return {"name": name, "lanes": {}, "macs": 0, "bytes": 0, "simulated_cycles": None}
+
+
+def _added(layers: Mapping[str, dict[str, Any]], simulated: Data | None) -> None:
+    """What each layer adds to the run's time, as layers end one after the other; and for how long
+    its engine was on it."""
+    ran = {x["name"]: x["end"] for x in simulated["layers"]} if simulated else {}
+    before = seen = 0.0
+    for entry in sorted(layers.values(), key=_end):
+        lanes, end = entry["lanes"], _end(entry)
+        entry["cycles"], before = end - before, end
+        engine = lanes.get("DENSE") or lanes.get("DEPTHWISE")
+        entry["busy"] = engine[1] - engine[0] if engine else 0.0
+        if entry["name"] in ran:
+            entry["simulated_cycles"] = max(0.0, ran[entry["name"]] - seen)
+            seen = max(seen, ran[entry["name"]])
+
+
+def _end(entry: Data) -> float:
+    return float(max(lane[1] for lane in entry["lanes"].values()))
 
 
 def _lanes(hardware: Hardware) -> int:
@@ -92,7 +131,11 @@ def section(data: Data) -> str:
     hardware = data.get("hardware")
     if not hardware:
         return ""
-    parts = [_facts(hardware), _resources(hardware), _timeline(hardware), _arm(hardware)]
+    total = hardware["cycles"]["modelled"] or 1
+    parts = [
+        _facts(hardware), plots.resource_bars(hardware), plots.roofline(hardware),
+        plots.timeline(hardware["layers"], total), plots.layer_cycles(hardware), _arm(hardware),
+    ]  # fmt: skip
     return f"<section><h2>Accelerator</h2>{''.join(parts)}</section>"
 
 
@@ -121,55 +164,23 @@ def _facts(h: Data) -> str:
     )
 
 
-def _resources(h: Data) -> str:
-    rows = []
-    for name, values in h["resources"].items():
-        used, there = values["modelled"], values["available"]
-        share = 100 * used / there if there else 0
-        bar = (f'<div class=bars><i class=after style="width:{min(share, 100):.1f}%"></i>'
-               f"<span>{used:,} of {there:,} ({share:.0f} %)</span></div>")
-        rows.append(f"<tr><td>{escape(name.upper())}</td><td>{bar}</td></tr>")
-    return ("<h3>Resources, modelled</h3><table><tr><th></th><th>used of the part</th></tr>"
-            f"{''.join(rows)}</table>")  # fmt: skip
-
-
-def _timeline(h: Data) -> str:
-    """Lanes of the units over time, one row a layer."""
-    layers, total = h["layers"], h["cycles"]["modelled"] or 1
-    width, left, row = 800, 220, 18
-    marks = []
-    for index, layer in enumerate(layers):
-        y = 20 + index * row
-        marks.append(f'<text x="0" y="{y + 11}">{escape(layer["name"][-34:])}</text>')
-        for place, (unit, colour) in enumerate(LANES):
-            if unit not in layer["lanes"]:
-                continue
-            start, end = layer["lanes"][unit]
-            x, w = left + start / total * width, max((end - start) / total * width, 0.7)
-            marks.append(
-                f'<rect x="{x:.1f}" y="{y + 3 * place + 2}" width="{w:.1f}" height="3" '
-                f'fill="{colour}"><title>{NAMES[unit]}: {start:,.0f} to {end:,.0f}</title></rect>'
-            )
-    legend = "".join(
-        f'<rect x="{left + 130 * k}" y="2" width="12" height="8" fill="{c}"/>'
-        f'<text x="{left + 130 * k + 16}" y="10">{NAMES[u]}</text>'
-        for k, (u, c) in enumerate(LANES)
-    )
-    height = 24 + row * len(layers)
-    return (
-        f"<h3>Timeline (modelled, {total:,} cycles)</h3><div class=scroll>"
-        f'<svg viewBox="0 0 {left + width} {height}" width="{left + width}" height="{height}" '
-        f'font-size="10" fill="currentColor">{legend}{"".join(marks)}</svg></div>'
-    )
-
-
 def _arm(h: Data) -> str:
     if not h["arm"]:
         return ""
     rows = "".join(
         f"<tr><td>{escape(node)}</td><td>{escape(why)}</td></tr>" for node, why in h["arm"].items()
     )
+    cut = h["partition"]
+    text = ""
+    if cut:
+        text = (
+            f"<p>Modelled: accelerator {cut['accelerator_ms']:.3f} ms, ARM cores "
+            f"{cut['arm_ms']:.3f} ms, tensors that change sides {cut['transfer_ms']:.3f} ms; "
+            f"together {cut['total_ms']:.3f} ms. Cut: {escape(str(cut['cut']))}"
+            + (f" (all that can run on the accelerator there: {cut['without_ms']:.3f} ms)"
+               if "without_ms" in cut else "") + ".</p>"
+        )  # fmt: skip
     return (
-        f"<h3>On the ARM cores ({h['runs']} runs of the accelerator)</h3>"
+        f"<h3>On the ARM cores ({h['runs']} runs of the accelerator)</h3>{text}"
         f"<table><tr><th>operator</th><th>why</th></tr>{rows}</table>"
     )

@@ -3,9 +3,10 @@
 
 Synthesising a whole accelerator takes minutes and tells one number. Its units (engines, drain,
 buffers, memory side) are synthesised apart, several in one run of yosys, and each is the same for
-all accelerators that share its parameters. What the sum of the units says of the whole is measured on
-whole ones (``benchmarks/resources.py``): DSP and block RAM are equal; of LUTs the whole takes some
-per cent less, since the mapper trades depth for area in every unit up to the depth of the deepest.
+all accelerators that share its parameters. What the sum of the units says of the whole is measured
+on whole ones (``benchmarks/resources.py``): DSP and block RAM are equal; of LUTs the whole takes
+some per cent less, since the mapper trades depth for area in every unit up to the depth of the
+deepest.
 """
 
 from __future__ import annotations

@@ -114,8 +114,9 @@ def simulate(
 ) -> tuple[tuple[Array, ...], tuple[SimResult, ...]]:  # fmt: skip
     """Outputs of the network for one image, and each command list's run.
 
-    ARM segments run by ``arm`` where it has them, else by the integer interpreter. With ``reference`` every layer is compared as soon
-    as it is finished. Raises RunError naming the first difference, or who waits for what.
+    ARM segments run by ``arm`` where it has them, else by the integer interpreter. With
+    ``reference`` every layer is compared as soon as it is finished. Raises RunError naming the
+    first difference, or who waits for what.
     """
     if session.memory_bytes < memory_bytes(program):
         raise RunError(
