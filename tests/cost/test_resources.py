@@ -3,11 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from pathlib import Path
-from types import ModuleType
-
 import numpy as np
 import pytest
 
@@ -28,8 +23,6 @@ from codesign.space.device import load_device
 from codesign.targets.fpga.hw.buffers import shapes
 from codesign.targets.fpga.hw.requantise import table_shape
 from codesign.targets.fpga.hw.results import entry_layout
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def engine(rng: np.random.Generator, kind: str) -> Engine:
@@ -130,26 +123,3 @@ def test_an_unknown_family_is_named() -> None:
     with pytest.raises(InputError, match="no resource model of family 'ice40'"):
         logic_model("ice40")
     assert isinstance(logic_model("ecp5"), LogicModel)
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """``benchmarks/resources.py``."""
-    spec = importlib.util.spec_from_file_location("r", ROOT / "benchmarks" / "resources.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_model_against_the_kept_syntheses(script: ModuleType) -> None:
-    data = json.loads(script.FILE.read_text())
-    count = 0
-    for family in data["accelerators"]:
-        for row in script.errors(data, family):
-            count += 1
-            for name in ("dsp", "ramb18"):
-                assert row[name][0] == row[name][1], row
-            assert abs(row["lut"][0] / row["lut"][1] - 1) <= 0.10, row
-    assert count >= 3
