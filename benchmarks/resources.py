@@ -130,7 +130,7 @@ def composed(data: dict[str, Any], family: str, seed: str) -> dict[str, int] | N
     return total
 
 
-PRIOR: dict[str, dict[str, float]] = {
+LUT_PRIOR: dict[str, dict[str, float]] = {
     "dense": {
         "one": 600, "memory": 60, "rotate": 1, "operand": 1.5, "operand_double": 2, "tree": 1,
         "tree_double": 1, "sum": 2, "sum_double": 2, "product_double": 8, "narrow": 2, "product": 1,
@@ -146,7 +146,35 @@ PRIOR: dict[str, dict[str, float]] = {
     "activation": {"one": 10, "memory": 5, "lane": 1, "wide": 1, "nibbles": 1, "word": 1},
     "weight": {"one": 5, "word": 0.01},
 }  # fmt: skip
-"""What the structure alone says of LUTs; few synthesised units leave a coefficient near it."""
+"""What the structure and one accelerator, 8 x 8 x 1 with depthwise 8 x 1 on xc7, say of LUTs; few
+synthesised units leave a coefficient near it."""
+FF_PRIOR: dict[str, dict[str, float]] = {
+    "dense": {
+        "one": 380, "memory": 40, "rotate": 0, "operand": 2, "operand_double": 2, "tree": 1,
+        "tree_double": 1, "sum": 2, "sum_double": 1, "product_double": 0, "narrow": 0,
+        "product": 0.5,
+    },
+    "drain": {"one": 1249, "post": 260, "choice": 0, "soft": 300},
+    "depthwise": {
+        "one": 1100, "post": 260, "memory": 60, "rotate": 0, "output": 90, "product": 0.5,
+        "soft": 300,
+    },
+    "sums": {"one": 2, "word": 3},
+    "loader": {"one": 700, "wide": 200, "granules": 0.1, "memories": 5},
+    "system": {"one": 5217, "wide": 900},
+    "activation": {"one": 78, "memory": 1, "lane": 0, "wide": 1, "nibbles": 0, "word": 1},
+    "weight": {"one": 11, "word": 2},
+}  # fmt: skip
+"""The same of FFs."""
+FOUR = {"lut": 1.7, "ff": 1.3}
+"""An ECP5's LUT4 and FF to those of a Xilinx part: of the digits network's ULX3S design."""
+
+
+def prior_of(family: str, what: str) -> dict[str, dict[str, float]]:
+    """Coefficients before any unit is looked at."""
+    scale = FOUR[what] if family == "ecp5" else 1.0
+    table = LUT_PRIOR if what == "lut" else FF_PRIOR
+    return {kind: {n: scale * v for n, v in row.items()} for kind, row in table.items()}
 
 
 def rows_of(data: dict[str, Any], family: str, seed: int) -> dict[str, list[tuple[Any, Any]]]:
@@ -201,12 +229,12 @@ def fit(data: dict[str, Any], family: str, what: str) -> dict[str, dict[str, flo
     from scipy.optimize import nnls
 
     rows: dict[str, list[tuple[Any, float]]] = {}
-    for seed in map(int, data["accelerators"][family]):
+    for seed in map(int, data["accelerators"].get(family, {})):
         if seed < TRAIN:
             for kind, units in rows_of(data, family, seed).items():
                 rows.setdefault(kind, []).extend((f, use[what]) for f, use in units)
     found = {}
-    for kind, prior in PRIOR.items():
+    for kind, prior in prior_of(family, what).items():
         names = list(prior)
         given = rows.get(kind, [])
         a = [[float(f[n]) / max(v, 20.0) for n in names] for f, v in given]
@@ -288,9 +316,8 @@ def main() -> None:
     if given.fit:
         model = json.loads(LOGIC.read_text(encoding="utf-8"))
         for family in families:
-            source = family if data["accelerators"].get(family) else SAME.get(family)
-            if source is not None:
-                model[family] = {what: fit(data, source, what) for what in ("lut", "ff")}
+            source = family if data["accelerators"].get(family) else SAME.get(family, family)
+            model[family] = {what: fit(data, source, what) for what in ("lut", "ff")}
         LOGIC.write_text(json.dumps(model, indent=1) + "\n", encoding="utf-8")
     if given.json:
         print(json.dumps({f: errors(data, f) for f in families}))
