@@ -2,70 +2,183 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks on FPGA boards: the joint design, its commands, cycles modelled command by command.
 
-With ``--simulate`` the generated RTL runs one image under Verilator, every layer compared bit for
-bit, and simulated cycles stand beside the modelled ones. The clock of Zynq parts is assumed (the
-board's file); DRAM is modelled. Weights are random unless a network brings its own.
+With ``--simulate`` the generated RTL runs images under Verilator, every layer compared bit for
+bit, and simulated cycles stand beside the modelled ones, of the network and of each layer (layers
+of a fused chain are one). Images are CIFAR-10's test images where CODESIGN_DATA names the data,
+enlarged to the network's size; ResNet8 takes MLPerf Tiny's published weights then, other weights
+are random. Without data, images are noise. Activation ranges come from training images (noise
+without data). The clock of Zynq parts is assumed (the board's file); DRAM is modelled. With more
+than one format the loss of the formats is weight-only and limited to ``--budget`` of its range.
 
-    python benchmarks/fpga.py --networks resnet8,mobilenetv2 --boards ultra96,pynq-z2 --json
+    python benchmarks/fpga.py --networks resnet8 --boards pynq-z2 --simulate --images 100 --json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from codesign.data import cifar10, data_root
 from codesign.errors import CodesignError
 from codesign.flow.hardware import hardware_of
-from codesign.flow.joint import joint_problem, solve
+from codesign.flow.joint import JointResult, joint_problem, solve
 from codesign.flow.options import DesignOptions
 from codesign.flow.prepare import Prepared, noise_inputs, prepare
 from codesign.flow.progress import SILENT
 from codesign.ir import Graph
 from codesign.ir.interpret import run_values
-from codesign.quant import quantize_graph
+from codesign.quant import calibrate, quantize_graph
 from codesign.quant.formats import parse_formats
+from codesign.quant.sensitivity import sensitivity
 from codesign.space.device import load_device
 from codesign.targets.fpga.compile import Program, compile_network
+from codesign.targets.fpga.isa import Unit
 from codesign.targets.fpga.model.cycles import CycleModel
 from codesign.targets.fpga.sim.dram import Dram
+from codesign.targets.fpga.sim.result import SimResult
+
+UNITS = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
 
 
-def quantized(prepared: Prepared, choices: Mapping[str, str]) -> Graph:
-    """The integer network of a choice; activation ranges from random inputs."""
+def real_images(prepared: Prepared, count: int, split: str) -> Any:
+    """CIFAR-10 images [count, 3, H, W] at the network's size; None without the data.
+
+    ResNet8 takes the bytes as they are; the ImageNet networks take them scaled to about -2 … 2.
+    """
+    if not os.environ.get("CODESIGN_DATA"):
+        return None
+    images = cifar10("test" if split == "test" else "train")[0][:count].astype(np.float32)
+    side = prepared.graph.type(prepared.graph.inputs[0]).shape[-1]
+    if side == images.shape[-1]:
+        return images
+    whole = images.repeat(-(-side // 32), axis=2).repeat(-(-side // 32), axis=3)
+    return (whole[:, :, :side, :side] / 255 - 0.45) / 0.225
+
+
+def quantized(prepared: Prepared, choices: Mapping[str, str], data: Any = None) -> Graph:
+    """The integer network of a choice; activation ranges from ``data`` or random inputs."""
     formats = {layer: parse_formats(name)[0] for layer, name in choices.items()}
-    calibration = prepared.calibrate(SILENT)
+    if data is None:
+        calibration = prepared.calibrate(SILENT)
+    else:
+        calibration = calibrate(prepared.graph, [data[n : n + 1] for n in range(len(data))])
     return quantize_graph(prepared.graph, calibration, formats, prepared.quant_options).graph
 
 
-def simulated(program: Program, prepared: Prepared, dram: Dram) -> tuple[int, float, bool]:
-    """(cycles, seconds, equal) of one image in RTL."""
+def chosen(
+    prepared: Prepared, board: str, formats: Sequence[str], limits: Mapping[str, int],
+    budget: float,
+) -> JointResult:  # fmt: skip
+    """The joint optimum: least latency, within the resources and a share of the loss."""
+    more: dict[str, Any] = {}
+    if len(formats) > 1:
+        table = sensitivity(prepared.graph, None, parse_formats(",".join(formats)), "weight-only")
+        more["loss"] = {n: {str(f): v for f, v in row.items()} for n, row in table.items()}
+        more["loss_budget"] = budget
+    return solve(
+        joint_problem(
+            prepared.graph, load_device(board), formats=list(formats), limits=dict(limits), **more
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Images in RTL."""
+
+    cycles: int
+    """Of the last image."""
+    seconds: float
+    """Of Verilator, an image."""
+    equal: int
+    """Images whose layers and outputs were all equal."""
+    answers: tuple[int, ...]
+    results: tuple[SimResult, ...]
+
+
+def simulated(
+    program: Program, prepared: Prepared, dram: Dram, images: Any, count: int
+) -> Simulated:
+    """Run ``count`` images; raises RunError at the first layer that differs."""
     from codesign.targets.fpga.sim.build import open_session
     from codesign.targets.fpga.sim.network import memory_bytes, simulate
 
-    inputs = {program.graph.inputs[0]: noise_inputs(prepared.graph, 1, 0)}
-    reference = run_values(program.graph, inputs, keep="all")
+    if images is None:
+        images = noise_inputs(prepared.graph, count, 0)
+    answers, equal, seconds = [], 0, 0.0
+    results: tuple[SimResult, ...] = ()
     with open_session(program.accelerator, memory_bytes(program), dram) as session:
-        began = time.perf_counter()
-        outputs, results = simulate(program, inputs, session, reference)
-        seconds = time.perf_counter() - began
-    equal = all((a == reference[n]).all() for a, n in zip(outputs, program.graph.outputs))
-    return sum(r.cycles for r in results), seconds, equal
+        for n in range(count):
+            inputs = {program.graph.inputs[0]: images[n : n + 1]}
+            reference = run_values(program.graph, inputs, keep="all")
+            began = time.perf_counter()
+            outputs, results = simulate(program, inputs, session, reference)
+            seconds += time.perf_counter() - began
+            equal += all(
+                bool((a == reference[o]).all()) for a, o in zip(outputs, program.graph.outputs)
+            )
+            answers.append(int(outputs[0].argmax()))
+    cycles = sum(r.cycles for r in results)
+    return Simulated(cycles, seconds / count, equal, tuple(answers), results)
 
 
-def measure(network: str, board: str, formats: str, simulate: bool) -> dict[str, Any]:
+def layer_errors(
+    program: Program, model: CycleModel, results: Sequence[SimResult],
+    chains: Sequence[tuple[Sequence[str], Any]],
+) -> dict[str, tuple[float, float]]:  # fmt: skip
+    """Layer to its cycles (modelled, simulated): from the end of the layers before to its own."""
+    group = {name: names[0] for names, _ in chains for name in names}
+    found: dict[str, tuple[float, float]] = {}
+    runs = [s for s in program.segments if s.kind == "accelerator"]
+    for segment, result in zip(runs, results):
+        ends: tuple[dict[str, float], dict[str, float]] = ({}, {})
+        count = dict.fromkeys(UNITS, 0)
+        for command in segment.commands:
+            if command.unit in count:
+                end = result.ends[command.unit][count[command.unit]]
+                count[command.unit] += 1
+                name = group.get(command.layer, command.layer)
+                ends[1][name] = max(ends[1].get(name, 0.0), float(end))
+        for span in model.run(segment.commands).spans:
+            name = group.get(span.layer, span.layer)
+            ends[0][name] = max(ends[0].get(name, 0.0), span.end)
+        before = [0.0, 0.0]
+        for name in ends[1]:
+            both = []
+            for side in (0, 1):
+                both.append(max(0.0, ends[side][name] - before[side]))
+                before[side] = max(before[side], ends[side][name])
+            found[name] = (both[0], both[1])
+    return found
+
+
+def measure(network: str, board: str, asked: argparse.Namespace) -> dict[str, Any]:
     """One row of the table."""
     device = load_device(board)
-    names = formats.split(",")
-    prepared = prepare(DesignOptions(f"zoo:{network}", formats=tuple(names)), SILENT)
+    names = asked.formats.split(",")
+    weights: Path | None = None
+    if network == "resnet8" and os.environ.get("CODESIGN_DATA"):
+        weights = data_root() / "mlperf_tiny" / "resnet8_cifar10.h5"
+    options = DesignOptions(f"zoo:{network}", formats=tuple(names), weights=weights)
+    prepared = prepare(options, SILENT)
+    limits = {k: int(v) for k, v in (part.split("=") for part in asked.limits.split(",") if part)}
     began = time.perf_counter()
-    result = solve(joint_problem(prepared.graph, device, formats=names))
+    result = chosen(prepared, board, names, limits, asked.budget)
+    if result.accelerator is None:
+        raise CodesignError(f"no accelerator: {result.why}")
     hardware = hardware_of(result, device)
     seconds = time.perf_counter() - began
-    graph = quantized(prepared, result.formats)
+    ranges = real_images(prepared, 16 if network == "resnet8" else 4, "train")
+    graph = quantized(prepared, result.formats, ranges)
     program = compile_network(
         graph, hardware.accelerator, device, dict(hardware.tiles), hardware.chains
     )
@@ -73,8 +186,11 @@ def measure(network: str, board: str, formats: str, simulate: bool) -> dict[str,
     runs = [s for s in program.segments if s.kind == "accelerator"]
     cycles = sum(model.run(s.commands).total for s in runs)
     lanes = sum(engine.lanes for engine in hardware.accelerator.engines)
+    counts: dict[str, int] = {}
+    for name in result.formats.values():
+        counts[name] = counts.get(name, 0) + 1
     row: dict[str, Any] = {
-        "network": network, "board": board, "formats": formats,
+        "network": network, "board": board, "formats": counts,
         "accelerator": hardware.accelerator.name, "clock_mhz_assumed": device.clock_hz / 1e6,
         "cycles_solver": hardware.network_cycles, "cycles_modelled": cycles,
         "fps_modelled": device.clock_hz / cycles,
@@ -83,10 +199,33 @@ def measure(network: str, board: str, formats: str, simulate: bool) -> dict[str,
         "chains": len(hardware.chains), "seconds_to_solve": seconds,
         "resources_modelled": dict(hardware.resources),
     }  # fmt: skip
-    if simulate:
-        found, taken, equal = simulated(program, prepared, Dram.of(device))
-        row |= {"cycles_simulated": found, "equal": equal, "seconds_to_simulate": taken,
-                "model_error": cycles / found - 1}  # fmt: skip
+    if asked.simulate:
+        images = real_images(prepared, asked.images, "test")
+        found = simulated(program, prepared, Dram.of(device), images, asked.images)
+        layers = layer_errors(program, model, found.results, hardware.chains)
+        errors = {n: m / s - 1 for n, (m, s) in layers.items() if s > 0}
+        stalls = {
+            unit.name.lower(): {
+                why: sum(r.stalls[unit][why] for r in found.results)
+                for why in found.results[0].stalls[unit]
+            }
+            for unit in UNITS
+        }
+        row |= {
+            "images": asked.images, "images_equal": found.equal,
+            "inputs": "noise" if images is None else "CIFAR-10 test images",
+            "weights": "random" if weights is None else weights.name,
+            "cycles_simulated": found.cycles, "fps_simulated": device.clock_hz / found.cycles,
+            "seconds_an_image": found.seconds, "model_error": cycles / found.cycles - 1,
+            "solver_error": hardware.network_cycles / found.cycles - 1,
+            "layer_errors": errors, "stalls": stalls,
+            "layers_within_5_percent": sum(abs(e) <= 0.05 for e in errors.values()),
+            "layers": {n: s for n, (_, s) in layers.items()},
+            "answers": list(found.answers),
+        }  # fmt: skip
+        if network == "resnet8" and images is not None:
+            labels = cifar10("test")[1][: asked.images]
+            row["right"] = int((np.array(found.answers) == labels).sum())
     return row
 
 
@@ -96,20 +235,28 @@ def main() -> int:
     parser.add_argument("--networks", default="digits,resnet8,resnet18,mobilenetv2,mnasnet_a1")
     parser.add_argument("--boards", default="ultra96,pynq-z2")
     parser.add_argument("--formats", default="w8a8")
+    parser.add_argument("--budget", type=float, default=0.5, help="share of the loss's range")
+    parser.add_argument("--limits", default="", help="of resources: dsp=211,ramb18=186")
     parser.add_argument("--simulate", action="store_true")
+    parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     rows = []
     for network in asked.networks.split(","):
         for board in asked.boards.split(","):
             try:
-                row = measure(network, board, asked.formats, asked.simulate)
+                row = measure(network, board, asked)
             except CodesignError as error:
                 print(f"{network} on {board}: {error}", file=sys.stderr)
                 continue
             rows.append(row)
             if not asked.json:
-                beside = f", simulated {row['cycles_simulated']:,}" if asked.simulate else ""
+                beside = ""
+                if asked.simulate:
+                    beside = (
+                        f", simulated {row['cycles_simulated']:,}, {row['images_equal']} of "
+                        f"{row['images']} images equal"
+                    )
                 print(
                     f"{network} on {board} ({asked.formats}): {row['cycles_modelled']:,} cycles "
                     f"modelled{beside}, {row['fps_modelled']:.1f} fps at "
