@@ -43,7 +43,7 @@ from codesign.space.generate import RESOURCES
 
 Array: TypeAlias = npt.NDArray[np.int64]
 
-_BATCHES = (16, 64, 256, 1024)
+_BATCHES = (48, 256, 1024)
 """Pairs of cores whose accelerators' tables are filled at once, first batch first."""
 _CELLS = 12_000_000
 """Accelerators times options of one batch, at most (unless one pair has more)."""
