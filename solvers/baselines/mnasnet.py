@@ -33,7 +33,7 @@ class MnasNet(Baseline):
             cost, violation = record.price(archs, columns)
             if record.measure is not None:  # its span shows only while it is measured
                 low, high = min(low, float(cost.min())), max(high, float(cost.max()))
-            quality = 1e-6 + (high - cost) / max(high - low, 1e-12)
+            quality = 1e-6 + np.maximum(high - cost, 0.0) / max(high - low, 1e-12)
             ratios = 1.0 + space.ratios(archs, columns)
             rest = np.maximum(violation - (ratios - 1.0).sum(axis=1), 0.0)
             return np.log(quality) + w * 10 * (np.log(ratios).sum(axis=1) + rest), violation
