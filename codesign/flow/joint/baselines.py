@@ -240,5 +240,6 @@ class LazySpace(Space):
 
     def draw_archs(self, rng: np.random.Generator, count: int) -> Ints:
         """Several samples on each accelerator, so that few have to be filled."""
-        found: Ints = rng.integers(self.archs, size=-(-count // _SAMPLES)).repeat(_SAMPLES)[:count]
-        return found
+        drawn: Ints = rng.integers(self.archs, size=-(-count // _SAMPLES))
+        self.fill(drawn)  # together, before they are looked at one by one
+        return drawn.repeat(_SAMPLES)[:count]
