@@ -6,7 +6,7 @@
     python benchmarks/resources.py --fit                             fits the coefficients anew
     python benchmarks/resources.py                                   errors of the model
 
-Seeds below TRAIN are what coefficients are fitted to, the others are held out. Results of synthesis
+Errors are those of each accelerator under coefficients fitted to all others. Results of synthesis
 are kept in ``codesign/cost/synthesised.json``, an entry a unit (``targets/fpga/build/units.py``),
 so that fit and errors need no yosys; the coefficients stand in ``codesign/cost/logic.json``. A unit
 takes 5 to 60 seconds of processor time, a whole small accelerator four minutes.
@@ -31,9 +31,7 @@ SAME = {"xc7": "xcup", "xcup": "xc7"}
 """Families of the same LUTs: one stands for the other where nothing was synthesised."""
 LOGIC = FILE.with_name("logic.json")
 MOST_LANES = 128
-TRAIN = 3
-"""Accelerators that coefficients are fitted to: seeds 0 to TRAIN − 1."""
-PULL = 0.03
+PULL = 0.1
 """A coefficient's distance from the prior by its own size weighs as much as such a relative error
 of a unit."""
 WHOLE = {"lut": 0.941, "ff": 0.995}
@@ -222,15 +220,17 @@ def rows_of(data: dict[str, Any], family: str, seed: int) -> dict[str, list[tupl
     return found
 
 
-def fit(data: dict[str, Any], family: str, what: str) -> dict[str, dict[str, float]]:
-    """Coefficients by least squares of relative errors on the training share, none negative, drawn
-    to the prior where units say little."""
+def fit(
+    data: dict[str, Any], family: str, what: str, without: int | None = None
+) -> dict[str, dict[str, float]]:
+    """Coefficients by least squares of relative errors, none negative, drawn to the prior where
+    units say little; ``without`` one accelerator."""
     import numpy as np
     from scipy.optimize import nnls
 
     rows: dict[str, list[tuple[Any, float]]] = {}
     for seed in map(int, data["accelerators"].get(family, {})):
-        if seed < TRAIN:
+        if seed != without:
             for kind, units in rows_of(data, family, seed).items():
                 rows.setdefault(kind, []).extend((f, use[what]) for f, use in units)
     found = {}
@@ -255,24 +255,25 @@ def fit(data: dict[str, Any], family: str, what: str) -> dict[str, dict[str, flo
 
 
 def errors(data: dict[str, Any], family: str) -> list[dict[str, Any]]:
-    """Model against synthesis of every accelerator that is there whole or unit by unit."""
-    from codesign.cost.logic import logic_model
+    """Model against synthesis of every accelerator that is there unit by unit, each held out: the
+    coefficients are fitted to the others."""
+    from codesign.cost.logic import LogicModel
     from codesign.cost.resources import resources
     from codesign.space.device import load_device
 
     device = load_device(PARTS[family])
-    factor = {what: getattr(logic_model(family), what)["whole"]["one"] for what in ("lut", "ff")}
     found = []
     for seed in data["accelerators"].get(family, {}):
         truth = composed(data, family, seed)
         if truth is None:
             continue
-        for what, share in factor.items():
-            truth[what] = round(truth[what] * share)
-        model = resources(draw(family, int(seed)), device)
+        tables = {what: fit(data, family, what, int(seed)) for what in ("lut", "ff")}
+        for what, table in tables.items():
+            truth[what] = round(truth[what] * table["whole"]["one"])
+        model = resources(draw(family, int(seed)), device, LogicModel(family, **tables))
         found.append({
             "seed": int(seed), "name": draw(family, int(seed)).name,
-            "train": int(seed) < TRAIN, "whole": data["whole"].get(family, {}).get(seed),
+            "whole": data["whole"].get(family, {}).get(seed),
             **{k: (getattr(model, k), v) for k, v in truth.items()},
         })  # fmt: skip
     return found
@@ -285,16 +286,13 @@ def show(data: dict[str, Any], family: str) -> None:
         share = {k: 100 * (row[k][0] / row[k][1] - 1) for k in ("lut", "ff")}
         row |= {f"{k}_error": v for k, v in share.items()}
         whole = "" if row["whole"] is None else f"; whole {row['whole']}"
-        print(f"{family} {row['seed']:3d} {'train' if row['train'] else 'held '} {row['name']}: "
+        print(f"{family} {row['seed']:3d} {row['name']}: "
               f"DSP {row['dsp']}, RAMB18 {row['ramb18']}, LUT {row['lut']} {share['lut']:+.1f} %, "
               f"FF {row['ff']} {share['ff']:+.1f} %{whole}")  # fmt: skip
-    for kind, train in (("training", True), ("held out", False)):
-        some = [r for r in rows if r["train"] is train]
-        if some:
-            exact = sum(r[k][0] == r[k][1] for r in some for k in ("dsp", "ramb18"))
-            print(f"{family}, {kind}: {len(some)} accelerators; DSP and RAMB18 exact in {exact} of "
-                  f"{2 * len(some)}; LUT within {max(abs(r['lut_error']) for r in some):.1f} %, FF "
-                  f"within {max(abs(r['ff_error']) for r in some):.1f} %")  # fmt: skip
+    exact = sum(row[k][0] == row[k][1] for row in rows for k in ("dsp", "ramb18"))
+    worst = {k: max(abs(row[f"{k}_error"]) for row in rows) for k in ("lut", "ff")}
+    print(f"{family}: {len(rows)} accelerators, each held out; DSP and RAMB18 exact in {exact} of "
+          f"{2 * len(rows)}; LUT within {worst['lut']:.1f} %, FF within {worst['ff']:.1f} %")
 
 
 def main() -> None:

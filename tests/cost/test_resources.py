@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 
@@ -23,6 +28,8 @@ from codesign.space.device import load_device
 from codesign.targets.fpga.hw.buffers import shapes
 from codesign.targets.fpga.hw.requantise import table_shape
 from codesign.targets.fpga.hw.results import entry_layout
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def engine(rng: np.random.Generator, kind: str) -> Engine:
@@ -135,3 +142,27 @@ def test_a_whole_accelerator_that_was_synthesised() -> None:
     assert (found.dsp, found.ramb18) == (64, 95)
     assert abs(found.lut / 14269 - 1) < 0.02
     assert abs(found.ff / 16352 - 1) < 0.02
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """``benchmarks/resources.py``."""
+    spec = importlib.util.spec_from_file_location("r", ROOT / "benchmarks" / "resources.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_model_against_the_kept_syntheses(script: ModuleType) -> None:
+    """Each accelerator under coefficients fitted to the others."""
+    data = json.loads(script.FILE.read_text())
+    count = 0
+    for family in data["accelerators"]:
+        for row in script.errors(data, family):
+            count += 1
+            for name in ("dsp", "ramb18"):
+                assert row[name][0] == row[name][1], row
+            assert abs(row["lut"][0] / row["lut"][1] - 1) <= 0.10, row
+    assert count >= 3
