@@ -206,9 +206,10 @@ def rows_of(data: dict[str, Any], family: str, seed: int) -> dict[str, list[tupl
     }
     loaders = named("loader")
     base = [logic.Sizes.of(e, family) for e in (CANONICAL.dense, built_depthwise(CANONICAL))]
-    engines = {loaders[0]: base, loaders[-1]: [dense, other]}
+    engines = {loaders[0]: (base[0], base[1]), loaders[-1]: (dense, other)}
     found["loader"] = [
-        (logic.loader_features(family, *engines[n], wide), use[n]) for n in engines if n in use
+        (logic.loader_features(family, a, b, wide), use[n])
+        for n, (a, b) in engines.items() if n in use
     ]
     side = named("system")[0]
     if all(n in use for n in (side, loaders[0], "param", "tap")):
@@ -226,7 +227,7 @@ def fit(
     """Coefficients by least squares of relative errors, none negative, drawn to the prior where
     units say little; ``without`` one accelerator."""
     import numpy as np
-    from scipy.optimize import nnls
+    from scipy.optimize import nnls  # type: ignore[import-untyped]
 
     rows: dict[str, list[tuple[Any, float]]] = {}
     for seed in map(int, data["accelerators"].get(family, {})):

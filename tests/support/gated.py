@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network whose middle an accelerator cannot do: a gate with a sigmoid, and softmax at the end."""
+"""A network that an accelerator cannot do alone: a gate with a sigmoid, softmax at the end."""
 
 from __future__ import annotations
 
