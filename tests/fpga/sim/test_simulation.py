@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -12,6 +13,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from codesign.cost.chain import ChainTile
 from codesign.errors import InfeasibleError, InputError
 from codesign.ir import run_values
 from codesign.space.device import load_device
@@ -24,7 +26,9 @@ from codesign.targets.fpga.sim.network import memory_bytes, simulate
 from codesign.targets.fpga.sim.result import Region, RunError
 from codesign.targets.fpga.sim.session import Session
 from codesign.targets.fpga.sim.slow import open_slow_session
+from tests.fpga.compile.test_chains import chain
 from tests.support.fpga import accelerator, random_accelerator, random_inputs
+from tests.support.fpga_coverage import UNREACHED, covered, everything
 from tests.support.integer_graphs import random_integer_graph
 
 SMALL = accelerator(8, 8, 1, (128, 256, 64), (8, 1), (128, 128), dw_post=4)
@@ -46,7 +50,7 @@ def session() -> Iterator[Session]:
         yield opened
 
 
-def check_networks(session: Session, seeds: range) -> int:
+def check_networks(session: Session, seeds: range, seen: Counter[str] | None = None) -> int:
     """Networks of the seeds that fit, every layer and output compared; how many ran."""
     ran = 0
     for seed in seeds:
@@ -58,6 +62,8 @@ def check_networks(session: Session, seeds: range) -> int:
             continue
         if memory_bytes(program) > session.memory_bytes:
             continue
+        if seen is not None:
+            seen += covered(program)
         for image in range(1 + (seed % 8 == 0)):
             inputs = random_inputs(graph, rng)
             reference = run_values(graph, inputs, keep="all")
@@ -89,6 +95,28 @@ def test_generated_accelerators_in_rtl(seed: int) -> None:
     dram = replace(TEST, seed=seed + 1, stall=(0, 100)[seed % 2], latency=(1, 60)[seed // 2 % 2])
     with open_session(random_accelerator(rng), MEMORY, dram) as opened:
         assert check_networks(opened, range(50 * seed, 50 * seed + 50)) > 10
+
+
+COVERING = (
+    SMALL,
+    accelerator(16, 16, 2, (128, 256, 64), (16, 2), (128, 256), post=16, double=True, port=128),
+    accelerator(4, 24, 3, (128, 512, 64), (16, 2), (128, 256)),
+)
+
+
+@pytest.mark.soak
+def test_three_hundred_networks_cover_the_accelerator() -> None:
+    """100 networks on each of three accelerators in RTL, chains compiled: every mode occurs."""
+    seen: Counter[str] = Counter()
+    for place, machine in enumerate(COVERING):
+        with open_session(machine, MEMORY, TEST) as opened:
+            assert check_networks(opened, range(100 * place, 100 * place + 100), seen) > 90
+    for seed in range(8):
+        graph = chain(seed, True, True, False)
+        names = ("expand", "depthwise", "project")
+        fused = [(names, ChainTile(2, 1))]
+        seen += covered(compile_network(graph, COVERING[0], None, {}, fused))
+    assert everything() - UNREACHED - set(seen) == set()
 
 
 def lists(*commands: Command) -> tuple[bytes, tuple[Command, ...]]:
