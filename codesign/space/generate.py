@@ -23,7 +23,7 @@ from codesign.cost.resources import REQUANT_DSP, engine_dsp, engine_rams, way_ou
 from codesign.cost.tables import Cores, Grid
 from codesign.errors import InfeasibleError, InputError
 from codesign.space.accelerator import Accelerator, Buffer, Engine, built_depthwise
-from codesign.space.device import Device
+from codesign.space.device import Device, devices
 
 Array = npt.NDArray[np.int64]
 RESOURCES = ("dsp", "lut", "ff", "ramb18")
@@ -247,7 +247,11 @@ def _nothing(device: Device, caps: Mapping[str, int], use: Mapping[str, Any]) ->
     least = {name: int(use[name].min()) for name in RESOURCES}
     over = [f"{n} {least[n]} of {caps[n]}" for n in RESOURCES if least[n] > caps[n]]
     what = ", ".join(over) if over else "no combination of lanes and buffers meets all at once"
-    return f"no accelerator of the grid fits {device.name}: the smallest needs {what}"
+    said = f"no accelerator of the grid fits {device.name}: the smallest needs {what}"
+    if over and all(getattr(device, n) >= least[n] for n in RESOURCES):
+        return f"{said}; the part has enough: allow that much"
+    larger = [d.board for d in devices().values() if all(getattr(d, n) >= least[n] for n in least)]
+    return f"{said}; boards that have it: {', '.join(larger)}" if larger else said
 
 
 def _built(engine: Engine | None, device: Device) -> Engine:

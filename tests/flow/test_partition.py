@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from codesign.cli import main
 from codesign.flow.building import load_integer
 from codesign.flow.choose import design
 from codesign.flow.options import DesignOptions
@@ -108,3 +109,16 @@ def test_boards_without_cores_have_no_cut(folder: Path, graph: Graph) -> None:
     notes: list[str] = []
     assert build_arm_side(program, load_device("pynq-z2"), Path("x"), notes.append) == {}
     assert "pynq-z2 has no cores that this project compiles for" in notes[0]
+
+
+def test_what_does_not_fit_is_said_before_any_build(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which resource, by how much, and what would do; nothing is left behind."""
+    out = tmp_path / "out"
+    asked = ["design", "zoo:digits", "--target", "pynq-z2", "--limit", "ramb18=20"]
+    assert main([*asked, "--out", str(out)]) == 3
+    said = capsys.readouterr().err
+    assert "no accelerator of the grid fits xc7z020: the smallest needs ramb18 85 of 20" in said
+    assert "the part has enough: allow that much" in said
+    assert not (out / "design.json").exists()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -134,8 +136,17 @@ def test_budget_and_what_does_not_fit() -> None:
     with pytest.raises(InfeasibleError) as raised_too:
         generate(device, SMALL, {"ramb18": 3})
     assert str(raised_too.value) == (
-        "no accelerator of the grid fits xc7z020: the smallest needs ramb18 83 of 3"
+        "no accelerator of the grid fits xc7z020: the smallest needs ramb18 83 of 3; "
+        "the part has enough: allow that much"
     )
+    small = replace(device, name="small", ramb18=60)
+    with pytest.raises(InfeasibleError) as raised_too:
+        generate(small, SMALL)
+    assert str(raised_too.value).startswith(
+        "no accelerator of the grid fits small: the smallest needs ramb18 83 of 60; "
+        "boards that have it: "
+    )
+    assert "pynq-z2" in str(raised_too.value)
 
 
 def test_engine_messages() -> None:
