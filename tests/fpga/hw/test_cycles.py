@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from codesign.space.accelerator import Engine
-from codesign.targets.fpga.hw.multiply import LATENCY
 from codesign.targets.fpga.isa import Unit
+from codesign.targets.fpga.machine import LATENCY
 from tests.fpga.hw import test_dense, test_depthwise, test_drain
 from tests.fpga.hw.bench import Bench
 from tests.fpga.hw.parts import DensePart, DepthwisePart, DrainPart, encode
