@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
+from codesign.targets.fpga.hw.axi import Slice
 from codesign.targets.fpga.hw.commands import UNITS, command_layout, command_stream, command_words
 from codesign.targets.fpga.hw.ports import ADDRESS_BITS, Port, read_beat
 from codesign.targets.fpga.hw.reads import burst_layout
@@ -72,21 +73,26 @@ class Fetch(Component):
             m.d.sync += self.burst.payload.address.eq(
                 self.burst.payload.address + size * port.bits // 8
             )
+        # registers behind the queue, so that its memory does not add to the way into the others
+        m.submodules.head = head = ResetInserter(~running)(Slice(port.bits))
+        m.d.comb += [
+            head.i.valid.eq(fifo.r_rdy), head.i.payload.eq(fifo.r_data),
+            fifo.r_en.eq(head.i.ready | ~running), self.word.valid.eq(head.o.valid & running),
+            head.o.ready.eq(taken),
+        ]  # fmt: skip
         if port.words == 1:
             m.d.comb += taken.eq(self.word.valid & self.word.ready)
-            m.d.comb += self.word.payload.eq(fifo.r_data)
+            m.d.comb += self.word.payload.eq(head.o.payload)
         else:
             upper = Signal()
             m.d.comb += [
                 taken.eq(self.word.valid & self.word.ready & upper),
-                self.word.payload.eq(Mux(upper, fifo.r_data[64:], fifo.r_data[:64])),
+                self.word.payload.eq(Mux(upper, head.o.payload[64:], head.o.payload[:64])),
             ]
             with m.If(self.word.valid & self.word.ready):
                 m.d.sync += upper.eq(~upper)
             with m.If(~running):
                 m.d.sync += upper.eq(0)
-        m.d.comb += self.word.valid.eq(fifo.r_rdy & running)
-        m.d.comb += fifo.r_en.eq(taken | ~running)
         with m.If(self.start):
             m.d.sync += [
                 running.eq(1),
@@ -123,42 +129,56 @@ class Queue(Component):
         m = Module()
         size = 1 << ceil_log2(self.depth * WORDS)
         m.submodules.memory = memory = Memory(shape=64, depth=size, init=[])
-        write, read = memory.write_port(), memory.read_port(domain="comb")
+        write, read = memory.write_port(), memory.read_port()
         level = Signal(range(size + 1))
+        some, room = Signal(), Signal(init=1)
         head, tail = Signal(range(size)), Signal(range(size))
-        take = Signal()
-        words = Signal(64 * self.length)
-        filled = Signal(range(self.length + 1))
-        go = Signal()
+        take, came = Signal(), Signal()
+        words = [Signal(64, name=f"word_{k}") for k in range(self.length)]
+        asked, filled = Signal(range(self.length + 1)), Signal(range(self.length + 1))
+        last, held, go = Signal(), Signal(), Signal()
         m.d.comb += [
             write.en.eq(self.write),
             write.addr.eq(tail),
             write.data.eq(self.word),
             read.addr.eq(head),
-            self.held.eq(filled == self.length),
-            take.eq((level != 0) & ~self.held),
-            self.room.eq(level <= size - self.length),
-            self.empty.eq((level == 0) & (filled == 0)),
+            read.en.eq(take),
+            self.held.eq(held),
+            last.eq(came & (filled == self.length - 1)),
+            take.eq(some & (asked != self.length)),
+            self.room.eq(room),
+            self.empty.eq(~some & (asked == 0)),
         ]
+        up, down = self.write & ~take, take & ~self.write
         m.d.sync += [
-            tail.eq(tail + self.write),
-            head.eq(head + take),
-            level.eq(level + self.write - take),
-        ]
-        with m.If(take):
-            m.d.sync += [words.eq(Cat(words[64:], read.data)), filled.eq(filled + 1)]
-        fields = data.View(command_layout(self.unit), words[: command_layout(self.unit).size])
+            tail.eq(tail + self.write), head.eq(head + take), came.eq(take),
+            asked.eq(asked + take), filled.eq(filled + came),
+            # a command's first word asks for room, so what is known a cycle late is early enough
+            room.eq(level + self.write <= size - self.length),
+        ]  # fmt: skip
+        with m.If(up):
+            m.d.sync += [level.eq(level + 1), some.eq(1)]
+        with m.Elif(down):
+            m.d.sync += [level.eq(level - 1), some.eq(level != 1)]
+        for index, word in enumerate(words):
+            with m.If(came & (filled == index)):
+                m.d.sync += word.eq(read.data)
+        fields = data.View(command_layout(self.unit), Cat(words)[: command_layout(self.unit).size])
         m.d.comb += self.unmet.eq(_unmet(self.done, fields))
-        # judged anew after every change of the register; a counter only moves towards "met"
-        m.d.sync += go.eq(self.held & ~self.unmet.any())
+        # judged anew after every change of the register; a counter only moves towards "met". The
+        # waits are in the first two words, so they are there when the last one comes
+        m.d.sync += [held.eq(held | last), go.eq((held | last) & ~self.unmet.any())]
         m.d.comb += [
             self.command.valid.eq(go),
             self.command.payload.eq(fields),
         ]
         with m.If(go & self.command.ready):
-            m.d.sync += [filled.eq(0), go.eq(0)]
+            m.d.sync += [asked.eq(0), filled.eq(0), held.eq(0), go.eq(0)]
         with m.If(self.clear):
-            m.d.sync += [filled.eq(0), level.eq(0), head.eq(tail), go.eq(0)]
+            m.d.sync += [
+                asked.eq(0), filled.eq(0), held.eq(0), came.eq(0), level.eq(0), some.eq(0),
+                head.eq(tail), go.eq(0), room.eq(1),
+            ]  # fmt: skip
         return m
 
 

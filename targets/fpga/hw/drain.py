@@ -90,9 +90,19 @@ class Drain(wiring.Component):
                 left.eq(given.width), rows.eq(given.rows - 1), blocks.eq(given.blocks - 1),
                 k.eq(0), param.eq(given.param_base),
             ]  # fmt: skip
-        most = Mux(at + pixels > e.px, e.px - at, pixels)
-        count = Mux(left < most, left, most)
-        enough = (tail.room != 0) & (~cmd.residual | (tail.words >= count))
+        # one pixel: the row's last one, or the word's last one of an odd number
+        alone = (at == e.px - 1) if e.px % 2 and pixels == 2 else Value.cast(0)
+        single = (left == 1) | alone if pixels == 2 else Value.cast(1)
+        count = Mux(single, 1, 2)
+        # what is left after the cycle before, without what came in it
+        room, one, two = Signal(), Signal(), Signal()
+        used = tail.reserve_words
+        m.d.sync += [
+            room.eq(Mux(tail.reserve[0], tail.room > 1, tail.room > 0)),
+            one.eq(Mux(used[1], tail.words > 2, Mux(used[0], tail.words > 1, tail.words > 0))),
+            two.eq(Mux(used[1], tail.words > 3, Mux(used[0], tail.words > 2, tail.words > 1))),
+        ]  # fmt: skip
+        enough = room & ~tail.held & (~cmd.residual | Mux(single, one, two))
         second = half if e.post == 4 else Value.cast(1)  # the block is complete
         opening = ~half if e.post == 4 else Value.cast(1)
         issue = Signal()
@@ -101,7 +111,8 @@ class Drain(wiring.Component):
             tail.reserve_words.eq(Mux(issue & opening & cmd.residual, count, 0)),
         ]
         row_end = Signal()
-        m.d.comb += row_end.eq((left <= most) & second)
+        at_end = (left == 1) | ((left == 2) & ~alone) if pixels == 2 else left == 1
+        m.d.comb += row_end.eq(at_end & second)
         plane_end, block_end = row_end & (rows == 0), k == group - 1
         end = plane_end & (blocks == 0)
         with m.If(issue):

@@ -235,7 +235,8 @@ class _State:
         self.lane = Signal(9)
         self.last_lane = Signal(9)
         self.lane_step = Signal(2)
-        self.x, self.y = Signal.like(now.width), Signal.like(now.rows)
+        self.columns, self.rows = Signal.like(now.width), Signal.like(now.rows)  # left
+        self.pairs = Signal()  # two neighbours may go in one cycle
         self.blocks = Signal.like(now.blocks)
         self.times_x, self.times_y = Signal(3), Signal(3)
         self.piece, self.second = Signal(), Signal()
@@ -310,7 +311,14 @@ class _State:
                 self.times_y.eq(self.times_y + 1),
             ]
         self.start_row(self.block_base)
-        m.d.sync += [self.y.eq(0), self.times_x.eq(0)]
+        m.d.sync += [
+            self.rows.eq(now.rows),
+            self.times_x.eq(0),
+            self.pairs.eq(
+                (now.place_stride <= 1) & (self.last_memory != 0)
+                & (now.repeat_x <= 1) & (now.repeat_y <= 1)
+            ),
+        ]  # fmt: skip
         with m.If(divided & multiplied):
             m.d.sync += self.times_y.eq(0)
         return divided & multiplied
@@ -324,7 +332,7 @@ class _State:
             self.residue.eq(0),
             self.residue_offset.eq(0),
             self.offset.eq(0),
-            self.x.eq(0),
+            self.columns.eq(self.now.width),
         ]
 
     def word(self) -> tuple[Any, Any, Any]:
@@ -350,12 +358,9 @@ class _State:
             wraps.eq(last_memory),
             after.eq(self.place + now.place_group),
             next_memory.eq(Mux(wraps, 0, self.memory + 1)),
-            pair.eq(
-                two & (now.place_stride <= 1) & (self.last_memory != 0)
-                & (now.repeat_x <= 1) & (now.repeat_y <= 1) & (self.x != now.width - 1)
-            ),
-            end_row.eq(self.x + pair == now.width - 1),
-        ]  # fmt: skip
+            pair.eq(two & self.pairs & (self.columns != 1)),
+            end_row.eq(Mux(pair, self.columns == 2, self.columns == 1)),
+        ]
         words = [beat.payload.data[64 * k : 64 * k + 64] for k in range(self.loader.port.words)]
         first, second = self.slots[0], self.slots[-1]
         m.d.sync += self.act_valid.eq(1)
@@ -392,7 +397,7 @@ class _State:
             with m.Else():
                 m.d.sync += [
                     self.times_x.eq(0),
-                    self.x.eq(self.x + 1 + pair),
+                    self.columns.eq(self.columns - Mux(pair, 2, 1)),
                     self.second.eq(~(last_word | pair)),
                 ]
                 m.d.comb += beat.ready.eq(last_word | pair)
@@ -422,14 +427,14 @@ class _State:
     def next_row(self, finish: Any) -> None:
         """A row is placed: the next one, the next block's first one, or the end."""
         m, now = self.m, self.now
-        with m.If(self.y != now.rows - 1):
-            m.d.sync += self.y.eq(self.y + 1)
+        with m.If(self.rows != 1):
+            m.d.sync += self.rows.eq(self.rows - 1)
             self.start_row(self.row_base + self.row_step)
         with m.Else():
             full = self.lane == self.last_lane
             base = self.block_base + Mux(full, self.lane_step, 0)
             m.d.sync += [
-                self.y.eq(0),
+                self.rows.eq(now.rows),
                 self.lane.eq(Mux(full, 0, self.lane + 1)),
                 self.block_base.eq(base),
                 self.blocks.eq(self.blocks - 1),

@@ -53,12 +53,13 @@ class OnChipMemory(Component):
         where = ceil_log2(self.depth)
 
         place, left = Signal(where), Signal(9)
+        idle = Signal(init=1)  # left == 0
         m.submodules.slice = piece = Slice(port.bits + 1)
         coming, last = Signal(), Signal()
         take = Signal()
         m.d.comb += [
-            axi.arready.eq(left == 0),
-            take.eq((left != 0) & (piece.i.ready | ~coming)),
+            axi.arready.eq(idle),
+            take.eq(~idle & (piece.i.ready | ~coming)),
             read.addr.eq(Mux(self.host_on, self.host_address >> half, place)),
             read.en.eq(take | self.host_on),
             piece.i.valid.eq(coming),
@@ -68,9 +69,10 @@ class OnChipMemory(Component):
             piece.o.ready.eq(axi.rready),
         ]
         with m.If(axi.arvalid & axi.arready):
-            m.d.sync += [place.eq(axi.araddr >> shift), left.eq(axi.arlen + 1)]
+            m.d.sync += [place.eq(axi.araddr >> shift), left.eq(axi.arlen + 1), idle.eq(0)]
         with m.If(take):
             m.d.sync += [place.eq(place + 1), left.eq(left - 1), last.eq(left == 1)]
+            m.d.sync += idle.eq(left == 1)
         with m.If(take | piece.i.ready):
             m.d.sync += coming.eq(take)
 

@@ -55,21 +55,23 @@ class Splitter(Component):
         low = ceil_log2(self.most)
         at = Signal(ADDRESS_BITS - 3)
         left = Signal(READ_RUN["words"].shape)
-        reach = Signal(low + 1)
+        some = Signal()  # left != 0
+        reach = Signal(low + 1)  # words to the next multiple of ``most``
         size = Signal(low + 1)
+        final = Signal()  # the run's last burst
         m.d.comb += [
-            reach.eq(self.most - at[:low]),
-            size.eq(Mux(left[low + 1 :].any() | (left[: low + 1] > reach), reach, left)),
+            final.eq(left <= reach),
+            size.eq(Mux(final, left, reach)),
         ]
         may = Signal(init=1)
         step = Signal()
         if self.room:
             asked = Signal(range(self.room + 1))
             m.d.comb += may.eq(asked <= self.room - self.most)
-            m.d.sync += asked.eq(asked + Mux(step, size, 0) - self.freed)
+            m.d.sync += asked.eq(Mux(step, asked + size - self.freed, asked - self.freed))
         m.d.comb += [
-            step.eq((left != 0) & may & (~self.burst.valid | self.burst.ready)),
-            self.run.ready.eq(left == 0),
+            step.eq(some & may & (~self.burst.valid | self.burst.ready)),
+            self.run.ready.eq(~some),
         ]
         with m.If(self.burst.ready):
             m.d.sync += self.burst.valid.eq(0)
@@ -78,13 +80,17 @@ class Splitter(Component):
                 self.burst.valid.eq(1),
                 self.burst.payload.address.eq(Cat(Const(0, 3), at)),
                 self.burst.payload.words.eq(size),
-                left.eq(left - size),
-                at.eq(Cat((at[:low] + size)[:low], at[low:] + (size == reach))),
+                left.eq(left - reach),  # of no use after the last one
+                some.eq(~final),
+                reach.eq(self.most),
+                at.eq(Cat(Const(0, low), at[low:] + 1)),
             ]
         with m.If(self.run.valid & self.run.ready):
             m.d.sync += [
                 at.eq(self.run.payload.address[3:]),
                 left.eq(self.run.payload.words),
+                some.eq(self.run.payload.words != 0),
+                reach.eq(self.most - self.run.payload.address[3 : 3 + low]),
             ]
         return m
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -102,6 +102,7 @@ class Registers(Component):
         done, failed = Signal(), Signal(3)
         enable = Signal()
         limit, still = Signal(32, init=1 << 24), Signal(32)
+        late = Signal()  # too long without progress
         cycles = Signal(64)
         busy = [Signal(32, name=f"busy_{k}") for k in range(len(UNITS))]
         beats = [Signal(32, name=f"beats_{k}") for k in range(2)]
@@ -127,7 +128,8 @@ class Registers(Component):
                 m.d.sync += count.eq(count + step)
             with m.If(self.progress):
                 m.d.sync += still.eq(0)
-            stop = Cat(self.bus_error, self.bad_command, (limit != 0) & (still >= limit))
+            m.d.sync += late.eq((limit != 0) & (still >= limit) & ~self.progress)
+            stop = Cat(self.bus_error, self.bad_command, late)
             with m.If(self.ended | stop.any()):
                 m.d.sync += [
                     self.running.eq(self.start), done.eq(~self.start),
@@ -139,7 +141,7 @@ class Registers(Component):
                 with m.If(value[0] & ~self.running):
                     m.d.sync += [
                         self.start.eq(1), self.running.eq(1), done.eq(0), failed.eq(0),
-                        cycles.eq(0), still.eq(0),
+                        cycles.eq(0), still.eq(0), late.eq(0),
                     ]  # fmt: skip
                     m.d.sync += [count.eq(0) for count in (*busy, *beats)]
                 with m.If(value[1]):
@@ -186,13 +188,12 @@ class Registers(Component):
         with m.If(bus.rready):
             m.d.sync += bus.rvalid.eq(0)
         with m.If(bus.arvalid & bus.arready):
-            m.d.sync += bus.rvalid.eq(1)
-            with m.Switch(Cat(Const(0, 2), bus.araddr[2:])):
-                for place, source in readable.items():
-                    with m.Case(int(place)):
-                        m.d.sync += bus.rdata.eq(source)
-                with m.Default():
-                    m.d.sync += bus.rdata.eq(0)
+            # a tree of multiplexers is faster than one comparison a register
+            most = max(readable) // 4
+            index = bus.araddr[2 : 2 + most.bit_length()]
+            table = Array([readable.get(4 * k, Const(0, 32)) for k in range(most + 1)])
+            there = ~bus.araddr[2 + most.bit_length() :].any() & (index <= most)
+            m.d.sync += [bus.rvalid.eq(1), bus.rdata.eq(Mux(there, table[index], 0))]
             if self.host:
                 with m.If(bus.araddr[2:] == Register.HOST_HIGH >> 2):
                     m.d.sync += self.host_address.eq(self.host_address + 1)

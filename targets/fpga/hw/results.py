@@ -16,6 +16,7 @@ from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import bits_for
 
 from codesign.space.accelerator import Engine
+from codesign.targets.fpga.hw.axi import Slice
 from codesign.targets.fpga.hw.buffers import ActLayout, act_payload
 from codesign.targets.fpga.hw.ports import store_stream
 from codesign.targets.fpga.hw.walk import delay
@@ -94,13 +95,17 @@ class Results(wiring.Component):
         """A queue, then one store unit or one placed pixel a cycle."""
         m = Module()
         m.submodules.queue = queue = SyncFIFOBuffered(width=self.entry.size, depth=DEPTH)
+        # block RAM is slow to give its data: registers before anything is decided on them
+        m.submodules.head = head = Slice(self.entry.size)
         entry = Signal(self.entry)
         d = Signal(DESTINATION, reset_less=True)
         busy, fresh = Signal(), Signal()
         following, waiting = Signal(DESTINATION, reset_less=True), Signal()
         m.d.comb += [
             queue.w_data.eq(self.push.entry), queue.w_en.eq(self.push.valid),
-            entry.eq(queue.r_data), self.command.ready.eq(~waiting),
+            head.i.payload.eq(queue.r_data), head.i.valid.eq(queue.r_rdy),
+            queue.r_en.eq(head.i.ready), entry.eq(head.o.payload),
+            self.command.ready.eq(~waiting),
         ]  # fmt: skip
         with m.If(fresh):
             m.d.sync += fresh.eq(0)
@@ -108,7 +113,7 @@ class Results(wiring.Component):
             m.d.sync += [d.eq(following), busy.eq(1), fresh.eq(1), waiting.eq(0)]
         with m.If(self.command.valid & ~waiting):
             m.d.sync += [following.eq(self.command.payload), waiting.eq(1)]
-        have = busy & ~fresh & queue.r_rdy
+        have = busy & ~fresh & head.o.valid
         sub = Signal(range(max(2, self.pixels)))
         half = Signal()
         two = (~d.wide & ~d.to_chip & (entry.count == 2)) if self.pixels == 2 else Value.cast(0)
@@ -116,13 +121,14 @@ class Results(wiring.Component):
         halves = self.target.kind == "dense" and self.target.pi == 4
         whole = half | ~d.to_chip | ~some if halves else Value.cast(1)
         final = Signal()
-        m.d.comb += final.eq((~some | (sub + 1 + two >= entry.count)) & whole)
+        ends = self._last_unit(entry, sub, two)
+        m.d.comb += final.eq((~some | ends) & whole)
         closing = entry.last & final
         tells = Mux(d.to_chip, closing, some | entry.last)
         go = Signal()
         m.d.comb += [
             self.store.valid.eq(have & tells), go.eq(have & (~tells | self.store.ready)),
-            queue.r_en.eq(go & final), self.freed.eq(go & final),
+            head.o.ready.eq(go & final), self.freed.eq(go & final),
         ]  # fmt: skip
         with m.If(go):
             if halves:
@@ -178,11 +184,12 @@ class Results(wiring.Component):
             self.store.payload.words.eq(
                 Mux(some & ~d.to_chip, Mux(d.wide | two, 2, 1), 0)
             ),
-            self.store.payload.last.eq(entry.last & self._last_unit(entry, sub, two, d)),
+            self.store.payload.last.eq(entry.last & self._last_unit(entry, sub, two)),
         ]  # fmt: skip
 
-    def _last_unit(self, entry: Any, sub: Any, two: Any, d: Any) -> Any:
-        return sub + 1 + two >= entry.count
+    def _last_unit(self, entry: Any, sub: Any, two: Any) -> Any:
+        """Whether the entry's last pixel (of one or two) goes now."""
+        return Value.cast(1) if self.pixels == 1 else sub | two | ~entry.count[1]
 
     def _to_chip(
         self, m: Module, d: Any, entry: Any, fresh: Any, final: Any, write: Any, moved: Any,

@@ -9,7 +9,7 @@ from amaranth.hdl import Cat, Module, ResetInserter, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from codesign.space.accelerator import Engine
-from codesign.targets.fpga.hw.axi import AxiLite, axi4
+from codesign.targets.fpga.hw.axi import AxiLite, Slice, axi4
 from codesign.targets.fpga.hw.commands import UNITS, command_stream
 from codesign.targets.fpga.hw.dispatch import Dispatch, Fetch
 from codesign.targets.fpga.hw.loader import Loader
@@ -18,6 +18,7 @@ from codesign.targets.fpga.hw.ports import (
     Port,
     ResidualSignature,
     act_write,
+    read_beat,
     store_stream,
     weight_write,
 )
@@ -121,7 +122,12 @@ class System(Component):
         for name in CLIENTS:
             client = getattr(reads, name)
             connect(m, readers[name].burst, client.burst)
-            connect(m, client.beat, readers[name].beat)
+            if name == "load":  # the one client that stalls: its `ready` ends here
+                m.submodules.load_beats = beats = ResetInserter(reset)(Slice(read_beat(port)))
+                connect(m, client.beat, beats.i)
+                connect(m, beats.o, loader.beat)
+            else:
+                connect(m, client.beat, readers[name].beat)
         for name in SOURCES:
             connect(m, flipped(getattr(self, f"{name}_store")), getattr(writes, name))
             connect(m, flipped(getattr(self, f"{name}_residual")), residuals[name].unit)

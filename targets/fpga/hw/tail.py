@@ -56,8 +56,8 @@ class Tail(wiring.Component):
     """Requantisers and the way out.
 
     ``limits`` and ``destination`` come with ``begin`` (only if ``ready``) before the first
-    ``feed``; ``feed`` goes with ``sums`` and ``params``. ``room``: entries that may still be fed,
-    counted down by ``reserve``; ``words``: residual block pixels that may still be used, counted
+    ``feed``; ``feed`` goes with ``sums`` and ``params``. ``room``: entries that may still be fed
+    unless ``held``, counted down by ``reserve``; ``words``: residual block pixels that may still be used, counted
     down by ``reserve_words``.
     """
 
@@ -78,6 +78,7 @@ class Tail(wiring.Component):
                 "destination": In(DESTINATION),
                 "reserve": In(range(DEPTH + 1)),
                 "room": Out(range(DEPTH + 1)),
+                "held": Out(1),
                 "reserve_words": In(8),
                 "words": Out(8),
                 "feed": In(feed_layout(self.pixels)),
@@ -135,7 +136,7 @@ class Tail(wiring.Component):
             room.eq(room - self.reserve + results.freed),
             words.eq(words - self.reserve_words + queue.came),
         ]
-        m.d.comb += [self.room.eq(Mux(held, 0, room)), self.words.eq(words)]
+        m.d.comb += [self.room.eq(room), self.held.eq(held), self.words.eq(words)]
         # the pipeline
         feed = self.feed
         mid = delay(m, Value.cast(feed), RESIDUAL_STAGE)

@@ -68,7 +68,7 @@ def beat_layout(engine: Engine) -> Any:
 class Walker(wiring.Component):
     """Takes commands, gives addresses and, at stage 7, the beat with its rotation and lanes.
 
-    ``grant``: a step may start now; ``start``: it does. A step takes at least ``least`` cycles.
+    ``grant``: a step may start now; ``start``: it does; ``pending``: one is next. A step takes at least ``least`` cycles.
     ``need``: block pixels that the next step makes (depthwise).
     """
 
@@ -82,6 +82,7 @@ class Walker(wiring.Component):
                 "command": In(command_stream(self.unit)),
                 "grant": In(1, init=1),
                 "start": Out(1),
+                "pending": Out(1),
                 "tap": Out(TapRead),
                 "act_address": Out(
                     data.ArrayLayout(ceil_log2(words(engine, "activation")), self.memories)
@@ -132,15 +133,31 @@ class Walker(wiring.Component):
 
         issue = Signal()
         m.d.comb += issue.eq(active & (~first | (self.grant & (pace == 0))))
-        m.d.comb += self.start.eq(issue & first)
-        at_end = {name: counter == 0 for name, counter in left.items()}
+        m.d.comb += [self.start.eq(issue & first), self.pending.eq(active & first)]
+        # a flag for each counter that is 0, so that the chain of loops' ends is short; ``whole``:
+        # its value when the loop starts anew
+        at_end = {name: Signal(name=f"end_{name}") for name in left}
+        whole = {name: Signal(name=f"whole_{name}") for name in left}
         done, over = Value.cast(1), {}
         for name in ("c", "t", "p", "y", "g"):
             done = done & at_end[name]
             over[name] = Signal(name=f"over_{name}")
             m.d.comb += over[name].eq(done)
 
+        once = {
+            "c": given.inputs == 1 if dense else Value.cast(1), "t": given.taps == 1,
+            "p": given.steps == 1, "y": given.rows == 1, "g": given.groups == 1,
+        }  # fmt: skip
+
+        def count(name: str, reload: Any) -> list[Any]:
+            """One fewer, or from the start."""
+            if reload is None:
+                return [left[name].eq(left[name] - 1), at_end[name].eq(left[name] == 1)]
+            return [left[name].eq(reload), at_end[name].eq(whole[name])]
+
         with m.If(self.command.valid & ready):
+            m.d.sync += [at_end[name].eq(value) for name, value in once.items()]
+            m.d.sync += [whole[name].eq(value) for name, value in once.items()]
             m.d.sync += [
                 cmd.eq(given), active.eq(1), first.eq(1), fresh.eq(1),
                 left["c"].eq(given.inputs - 1 if dense else 0), left["t"].eq(given.taps - 1),
@@ -156,25 +173,23 @@ class Walker(wiring.Component):
             else:
                 m.d.sync += blocks.eq(given.blocks)
         with m.If(issue):
-            m.d.sync += [first.eq(0), weight.eq(weight + 1), left["c"].eq(left["c"] - 1)]
-            m.d.sync += c.eq(c + 1)
+            m.d.sync += [first.eq(0), weight.eq(weight + 1), *count("c", None), c.eq(c + 1)]
             with m.If(first):
                 pace_to = self.least - 1
                 m.d.sync += pace.eq(Mux(double, max(1, pace_to), pace_to))
             with m.If(over["c"]):
                 inputs = cmd.inputs - 1 if dense else 0
-                m.d.sync += [left["c"].eq(inputs), c.eq(0), tap.eq(tap + 1)]
-                m.d.sync += left["t"].eq(left["t"] - 1)
+                m.d.sync += [*count("c", inputs), c.eq(0), tap.eq(tap + 1), *count("t", None)]
             with m.If(over["t"]):
                 m.d.sync += [
-                    left["t"].eq(cmd.taps - 1), tap.eq(cmd.tap_base), first.eq(1), fresh.eq(0),
-                    left["p"].eq(left["p"] - 1), step_word.eq(step_word + cmd.act_group),
+                    *count("t", cmd.taps - 1), tap.eq(cmd.tap_base), first.eq(1), fresh.eq(0),
+                    *count("p", None), step_word.eq(step_word + cmd.act_group),
                     pos.eq(pos + lanes), pixels.eq(pixels - lanes), weight.eq(group_weight),
                     total.eq(total + Mux(double, 2, 1)),
                 ]  # fmt: skip
             with m.If(over["p"]):
                 m.d.sync += [
-                    left["p"].eq(cmd.steps - 1), left["y"].eq(left["y"] - 1), pos.eq(0),
+                    *count("p", cmd.steps - 1), *count("y", None), pos.eq(0),
                     pixels.eq(cmd.width), row_word.eq(row_word + cmd.act_row_step),
                     step_word.eq(row_word + cmd.act_row_step), ypos.eq(ypos + cmd.act_y_step),
                 ]  # fmt: skip
@@ -182,7 +197,7 @@ class Walker(wiring.Component):
                 origin = group_word if dense else group_word + 1
                 weights = group_weight + (cmd.weight_step if dense else cmd.taps)
                 m.d.sync += [
-                    left["y"].eq(cmd.rows - 1), left["g"].eq(left["g"] - 1), ypos.eq(cmd.act_y0),
+                    *count("y", cmd.rows - 1), *count("g", None), ypos.eq(cmd.act_y0),
                     row_word.eq(origin), step_word.eq(origin), group_word.eq(origin),
                     weight.eq(weights), group_weight.eq(weights),
                     blocks.eq(blocks - e.po // BLOCK),

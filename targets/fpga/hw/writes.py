@@ -11,16 +11,18 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out, Signature, connect, flipped
 from amaranth.utils import ceil_log2
 
-from codesign.targets.fpga.hw.axi import ADDRESS, axi4
-from codesign.targets.fpga.hw.ports import ADDRESS_BITS, Port, store_stream
+from codesign.targets.fpga.hw.axi import ADDRESS, Slice, axi4
+from codesign.targets.fpga.hw.ports import ADDRESS_BITS, STORE_UNIT, Port, store_stream
 
 SOURCES = ("drain", "depthwise")
 
 
 def beat_layout(port: Port) -> Any:
-    """``place``: address in beats. A beat without ``mask`` only says that a command is ``last``."""
+    """``place``: address in beats; ``follows``: the one after the last beat's. A beat without
+    ``mask`` only says that a command is ``last``."""
     place = ADDRESS_BITS - ceil_log2(port.bits // 8)
-    return data.StructLayout({"place": place, "data": port.bits, "mask": port.words, "last": 1})
+    flags = {"mask": port.words, "last": 1, "follows": 1}
+    return data.StructLayout({"place": place, "data": port.bits, **flags})
 
 
 class Packer64(Component):
@@ -36,6 +38,9 @@ class Packer64(Component):
         beat = self.o.payload
         more = (unit.words == 2) & ~second
         go = Signal()
+        place = Signal.like(beat.place)
+        after = Signal.like(beat.place)  # the last beat's
+        m.d.comb += place.eq(unit.address[3:] + second)
         m.d.comb += [
             go.eq(~self.o.valid | self.o.ready),
             self.i.ready.eq(go & ~more),
@@ -43,12 +48,15 @@ class Packer64(Component):
         with m.If(go):
             m.d.sync += [
                 self.o.valid.eq(self.i.valid),
-                beat.place.eq(unit.address[3:] + second),
+                beat.place.eq(place),
+                beat.follows.eq(second | (unit.address[3:] == after)),
                 beat.data.eq(Mux(second, unit.data[64:], unit.data[:64])),
                 beat.mask.eq(unit.words != 0),
                 beat.last.eq(unit.last & ~more),
                 second.eq(self.i.valid & more),
             ]
+        with m.If(go & self.i.valid):
+            m.d.sync += after.eq(place + 1)
         return m
 
 
@@ -68,6 +76,7 @@ class Packer128(Component):
         held, held_last = Signal(), Signal()
         held_data, held_place = Signal(64), Signal(len(beat.place))
         place, odd = unit.address[4:], unit.address[3]
+        after = Signal.like(place)  # the last beat's place and one
         low, high = unit.data[:64], unit.data[64:]
         joins = Signal()  # the unit's first word fills the held word's beat
         m.d.comb += joins.eq(held & ~held_last & odd & (place == held_place) & (unit.words != 0))
@@ -78,6 +87,8 @@ class Packer128(Component):
                 m.d.sync += [
                     self.o.valid.eq(1),
                     beat.place.eq(held_place),
+                    beat.follows.eq(held_place == after),
+                    after.eq(held_place + 1),
                     beat.data[:64].eq(held_data),
                     beat.mask.eq(1),
                     beat.last.eq(held_last),
@@ -86,9 +97,12 @@ class Packer128(Component):
             with m.Elif(self.i.valid):
                 m.d.comb += self.i.ready.eq(1)
                 keeps = Mux(odd, unit.words == 2, unit.words == 1)
+                with m.If(~(keeps & ~odd)):
+                    m.d.sync += after.eq(place + 1)
                 m.d.sync += [
                     self.o.valid.eq(~(keeps & ~odd)),
                     beat.place.eq(place),
+                    beat.follows.eq(place == after),
                     beat.data.eq(Mux(odd, Cat(held_data, low), unit.data)),
                     beat.mask.eq(Mux(odd, Cat(joins, 1), 3) & (unit.words != 0).replicate(2)),
                     beat.last.eq(unit.last & ~keeps),
@@ -107,7 +121,7 @@ class Gather(Component):
         self.port = port
         beat = beat_layout(port)
         self.burst = data.StructLayout(
-            {"place": beat["place"].shape, "beats": ceil_log2(port.burst) + 1, "last": 1}
+            {"place": beat["place"].shape, "beats": ceil_log2(port.burst) + 1, "last": 1, "token": 1}
         )
         self.beat = data.StructLayout({"data": port.bits, "mask": port.words})
         super().__init__(
@@ -126,15 +140,16 @@ class Gather(Component):
         coming = self.i.payload
         low = ceil_log2(port.burst)
         first = Signal(self.burst["place"].shape)
-        next_ = Signal.like(first)
         count = Signal(low + 1)
+        open_ = Signal()  # count != 0
         token = coming.mask == 0
-        foreign = (count != 0) & (token | (coming.place != next_))
+        foreign = open_ & (token | ~coming.follows)
         burst = Signal(self.burst)
         m.d.comb += [
             beats.w_data.eq(Cat(coming.data, coming.mask)),
             heads.w_data.eq(burst),
-            burst.place.eq(Mux(count == 0, coming.place, first)),
+            burst.place.eq(Mux(open_, first, coming.place)),
+            burst.token.eq(token & ~open_),
             self.beats.valid.eq(beats.r_rdy),
             self.beats.payload.eq(beats.r_data),
             beats.r_en.eq(self.beats.ready),
@@ -145,7 +160,7 @@ class Gather(Component):
         with m.If(self.i.valid & heads.w_rdy & beats.w_rdy):
             with m.If(foreign):  # the open burst ends before this beat
                 m.d.comb += [heads.w_en.eq(1), burst.beats.eq(count)]
-                m.d.sync += count.eq(0)
+                m.d.sync += [count.eq(0), open_.eq(0)]
             with m.Else():
                 close = coming.last | coming.place[:low].all()
                 m.d.comb += [
@@ -157,8 +172,8 @@ class Gather(Component):
                 ]
                 m.d.sync += [
                     count.eq(Mux(close, 0, count + 1)),
+                    open_.eq(~close),
                     first.eq(burst.place),
-                    next_.eq(coming.place + 1),
                 ]
         return m
 
@@ -193,7 +208,10 @@ class WritePort(Component):
             packer = Packer64(port) if port.words == 1 else Packer128(port)
             gather = Gather(port)
             m.submodules[f"pack_{name}"], m.submodules[f"gather_{name}"] = packer, gather
-            connect(m, flipped(getattr(self, name)), packer.i)
+            # a register slice: `ready` ends here
+            m.submodules[f"units_{name}"] = units = Slice(STORE_UNIT)
+            connect(m, flipped(getattr(self, name)), units.i)
+            connect(m, units.o, packer.i)
             connect(m, packer.o, gather.i)
             gathers.append(gather)
 
@@ -210,7 +228,7 @@ class WritePort(Component):
         some, free, token = Signal(), Signal(), Signal()
         m.d.comb += [
             burst.eq(Mux(source, second.payload, first.payload)),
-            token.eq(burst.beats == 0),
+            token.eq(burst.token),
             some.eq(first.valid | second.valid),
             free.eq((~axi.awvalid | axi.awready) & sends.w_rdy & waits.w_rdy),
             first.ready.eq(free & ~source),
