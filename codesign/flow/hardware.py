@@ -14,6 +14,7 @@ from codesign.flow.tables import Tables, limits
 from codesign.ir.graph import Graph
 from codesign.solvers.solution import Solution, Status
 from codesign.space.device import Device
+from codesign.targets.fpga.build.ulx3s import room_for_buffers
 from codesign.targets.fpga.design import Hardware
 
 FUSION = True
@@ -85,6 +86,9 @@ def solve_hardware(
     if bad:
         raise InputError(f"--formats {bad[0]}: an accelerator's layers are integers of 2 to 8 bits")
     given = joint_limits(options, device, limits(tables, options, loss_limit))
+    if device.family == "ecp5":  # the network's memory is block RAM, too
+        room = Decimal(room_for_buffers(graph, device))
+        given["ramb18"] = min(room, given.get("ramb18", room))
     goal = goal_of(options)
     problem = joint_problem(
         graph, device, formats=list(tables.formats), loss=tables.loss, objective=goal,

@@ -108,6 +108,14 @@ class FpgaTarget(Target):
                 write_handover(folder, Handover(
                     self.device, hardware.clock_hz, top.port.bits, VERILOG, NAME, layout,
                 ))  # fmt: skip
+            if self.device.family == "ecp5":  # open tools go all the way to the bitstream
+                from codesign.targets.fpga.build.ulx3s import write_ulx3s
+                from codesign.targets.fpga.sim.network import memory_bytes
+
+                write_ulx3s(
+                    folder / "ulx3s", hardware.accelerator, program.image, memory_bytes(program),
+                    hardware.clock_hz,
+                )  # fmt: skip
             files = sorted(p for p in folder.rglob("*") if p.is_file())
             names = tuple(p.relative_to(folder).as_posix() for p in files)
             size = sum(p.stat().st_size for p in files)

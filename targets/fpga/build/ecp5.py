@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from codesign.errors import CodesignError, InputError
@@ -21,6 +22,10 @@ PARTS: Mapping[str, tuple[str, str, str]] = {
     "LFE5U-25F-6BG381C": ("--25k", "CABGA381", "6"),
 }
 """Vendor part to nextpnr's device, package and speed grade."""
+OPTIONS = (
+    # the default router takes many times as long where a third of the part is in use
+    "--router", "router2", "--timing-allow-fail", "--lpf-allow-unconstrained",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,9 @@ class Placed:
     """Kind of cell to (used, available)."""
     seed: int
     seconds: float
-    """Placing, routing and packing."""
+    """Placing, routing and packing, as long as it took when it was made."""
+    tool: str
+    """nextpnr and its version."""
     folder: Path
     path: tuple[str, ...]
     """Cells along the slowest path."""
@@ -53,11 +60,21 @@ class Placed:
         return self.folder / "design.bit"
 
 
+@cache
+def nextpnr_version() -> str:
+    """What ``nextpnr-ecp5 --version`` says. A native one on PATH comes before pip's."""
+    said = run_program([require_program("nextpnr-ecp5"), "--version"], "nextpnr-ecp5 --version")
+    return said.strip().splitlines()[-1].replace('"', "")
+
+
 def place(
     synthesis: Synthesis, part: str, lpf: str, mhz: float, *, seeds: tuple[int, ...] = (1,),
-    folder: Path | None = None, line: Callable[[str], None] | None = None, allow_slow: bool = False,
+    budget: float | None = None, folder: Path | None = None,
+    line: Callable[[str], None] | None = None, allow_slow: bool = False,
 ) -> Placed:  # fmt: skip
-    """Place, route and pack; takes minutes. Each seed is tried until one meets ``mhz``.
+    """Place, route and pack; takes minutes. Each seed is tried until one meets ``mhz``, none that
+    would not end within ``budget`` seconds if it took as long as the one before (the first is
+    always tried).
 
     ``lpf``: constraints. Results are kept by content. Raises InputError for a part that nextpnr
     does not have, ToolNotFoundError, and CodesignError when no seed meets the clock (unless
@@ -66,8 +83,14 @@ def place(
     if part not in PARTS:
         raise InputError(f"part {part!r}: nextpnr-ecp5 is called for {', '.join(PARTS)}")
     best: Placed | None = None
+    began, tried = time.monotonic(), 0
     for seed in seeds:
+        if best is not None and budget is not None:
+            spent = time.monotonic() - began
+            if spent + best.seconds > budget:
+                break
         found = _place(synthesis, part, lpf, mhz, seed, folder, line)
+        tried += 1
         if best is None or found.fmax_mhz > best.fmax_mhz:
             best = found
         if best.met:
@@ -78,7 +101,7 @@ def place(
         return best
     raise CodesignError(
         f"{synthesis.top} on {part} reaches {best.fmax_mhz:.1f} MHz of the {mhz:.1f} MHz asked for "
-        f"(best of {len(seeds)} placements); lower the clock, or take fewer lanes. Slowest path: "
+        f"(best of {tried} placements); lower the clock, or take fewer lanes. Slowest path: "
         + " > ".join(best.path[:6])
     )
 
@@ -89,7 +112,7 @@ def _place(
 ) -> Placed:  # fmt: skip
     device, package, speed = PARTS[part]
     nextpnr, ecppack = require_program("nextpnr-ecp5"), require_program("ecppack")
-    netlist = synthesis.netlist.read_bytes()
+    netlist, version = synthesis.netlist.read_bytes(), nextpnr_version()
 
     def make(aside: Path) -> None:
         began = time.monotonic()
@@ -98,8 +121,7 @@ def _place(
         run_program(
             [nextpnr, device, "--package", package, "--speed", speed, "--json", "netlist.json",
              "--lpf", "design.lpf", "--textcfg", "design.config", "--report", "report.json",
-             "--freq", f"{mhz:g}", "--seed", str(seed), "--timing-allow-fail",
-             "--lpf-allow-unconstrained"],
+             "--freq", f"{mhz:g}", "--seed", str(seed), *OPTIONS],
             f"placing {synthesis.top} on {part}", cwd=aside, log=aside / "nextpnr.log",
             line=_steps(line, seed) if line is not None else None,
         )  # fmt: skip
@@ -108,19 +130,20 @@ def _place(
             f"packing the bitstream of {synthesis.top}", cwd=aside,
         )
         (aside / "netlist.json").unlink()
-        seconds = {"seconds": time.monotonic() - began}
+        seconds = {"seconds": time.monotonic() - began, "tool": version}
         (aside / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
 
-    name = key(netlist, part, lpf, f"{mhz:g}", str(seed), Path(nextpnr).name)
+    name = key(netlist, part, lpf, f"{mhz:g}", str(seed), version, *OPTIONS)
     home, _ = kept("place-" + name[:40], make, folder)
     report = json.loads((home / "report.json").read_text(encoding="utf-8"))
-    seconds = json.loads((home / "seconds.json").read_text(encoding="utf-8"))["seconds"]
-    return parse_report(report, part, mhz, seed, seconds, home)
+    made = json.loads((home / "seconds.json").read_text(encoding="utf-8"))
+    return parse_report(report, part, mhz, seed, made["seconds"], home, made["tool"])
 
 
 def parse_report(
-    report: Mapping[str, object], part: str, mhz: float, seed: int, seconds: float, folder: Path
-) -> Placed:
+    report: Mapping[str, object], part: str, mhz: float, seed: int, seconds: float, folder: Path,
+    tool: str = "nextpnr-ecp5",
+) -> Placed:  # fmt: skip
     """Read nextpnr's JSON report. Raises CodesignError if it holds no clock."""
     fmax, use, paths = (report.get(n, {}) for n in ("fmax", "utilization", "critical_paths"))
     assert isinstance(fmax, dict)
@@ -133,7 +156,7 @@ def parse_report(
         for name, cell in use.items() if cell["used"]
     }  # fmt: skip
     slowest = min(clocks, key=lambda name: clocks[name])
-    return Placed(part, mhz, clocks[slowest], clocks, used, seed, seconds, folder,
+    return Placed(part, mhz, clocks[slowest], clocks, used, seed, seconds, tool, folder,
                   _slowest_path(paths, slowest))  # fmt: skip
 
 

@@ -24,7 +24,15 @@ Family = Literal["xcup", "xc7", "ecp5"]
 SCRIPTS: Mapping[str, str] = {
     "xcup": "synth_xilinx -family xcup -flatten -noiopad -noclkbuf -nowidelut -nodsp -top {top}",
     "xc7": "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -nowidelut -nodsp -top {top}",
-    "ecp5": "synth_ecp5 -nowidelut -nodsp -top {top}",
+    # the steps of synth_ecp5 without `share`, which puts multiplexers before adders to save some
+    # of them: half of the slowest paths of a whole accelerator
+    "ecp5": (
+        "synth_ecp5 -nowidelut -nodsp -top {top} -run begin:coarse; "
+        "proc; flatten; tribuf -logic; deminout; opt_expr; opt_clean; check; opt -nodffe -nosdff; "
+        "fsm; opt; wreduce; peepopt; opt_clean; techmap -map +/cmp2lut.v -D LUT_WIDTH=4; opt_expr; "
+        "opt_clean; alumacc; opt; memory -nomap; opt_clean; "
+        "synth_ecp5 -nowidelut -nodsp -top {top} -run map_ram:"
+    ),
 }
 
 LUTS: Mapping[str, int] = {

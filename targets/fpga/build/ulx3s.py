@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from codesign.errors import InfeasibleError
+from codesign.ir.analysis import layer_stats
+from codesign.ir.graph import Graph
 from codesign.space.accelerator import Accelerator
-from codesign.space.device import load_device
+from codesign.space.device import Device, load_device
 from codesign.targets.fpga.build.ecp5 import Placed, place
+from codesign.targets.fpga.build.handover import template
 from codesign.targets.fpga.build.synth import Synthesis, synthesise
 
 MODULE = "ulx3s"
@@ -50,12 +57,34 @@ def memory_rams(memory_bytes: int) -> int:
     return int(ramb18(64, max(128, -(-memory_bytes // 8))))
 
 
+def room_for_buffers(graph: Graph, device: Device) -> int:
+    """Block RAMs that are left for the accelerator when weights and activations of ``graph`` have
+    theirs: weights in 8 bits, every activation in blocks of 8 channels of its own.
+
+    Raises InfeasibleError if nothing is left.
+    """
+    size = sum(stats.parameters for stats in layer_stats(graph))
+    for name in (*graph.inputs, *(layer.name for layer in graph.layers())):
+        shape = graph.type(name).shape
+        size += -(-shape[1] // 8) * 8 * math.prod(shape[2:])
+    size += size // 8 + 16_384  # parameters, taps, commands
+    rams = memory_rams(size)
+    if rams >= device.ramb18:
+        raise InfeasibleError(
+            f"weights and activations take about {size:,} bytes, {rams} block RAMs of "
+            f"{device.name}'s {device.ramb18}; a network of half a million bytes at most fits"
+        )
+    return device.ramb18 - rams
+
+
 def build_ulx3s(
     accelerator: Accelerator, image: bytes, memory_bytes: int, mhz: int, *,
-    seeds: tuple[int, ...] = (1, 2, 3), line: Callable[[str], None] | None = None,
+    seeds: tuple[int, ...] = (1, 2, 3), budget: float = 3600.0, line: Callable[[str], None] | None = None,
     allow_slow: bool = False,
 ) -> Ulx3sBuild:  # fmt: skip
     """Synthesise, place, route and pack; minutes the first time, kept by content afterwards.
+
+    ``seeds``: placements that are tried until one meets the clock, as far as ``budget`` seconds go.
 
     Raises InfeasibleError if the memory alone has no room, CodesignError where the clock is missed
     (unless ``allow_slow``), ToolNotFoundError.
@@ -82,7 +111,45 @@ def build_ulx3s(
         what = ", ".join(f"{name} by {count}" for name, count in over.items() if count > 0)
         raise InfeasibleError(f"the design is too large for {device.part}: {what}")
     placed = place(
-        synthesis, device.part, constraints(), float(mhz), seeds=seeds, line=line,
+        synthesis, device.part, constraints(), float(mhz), seeds=seeds, budget=budget, line=line,
         allow_slow=allow_slow,
     )
     return Ulx3sBuild(synthesis, placed)
+
+
+def write_ulx3s(
+    folder: Path, accelerator: Accelerator, image: bytes, memory_bytes: int, clock_hz: int,
+    line: Callable[[str], None] | None = None,
+) -> Ulx3sBuild:  # fmt: skip
+    """Build the board's design into ``folder``: ``design.bit``, ``design.lpf``, nextpnr's report
+    ``placed.json`` (clock, use, run times) and the host's Python files. Raises what ``build_ulx3s`` raises.
+    """
+    made = build_ulx3s(accelerator, image, memory_bytes, clock_hz // 1_000_000, line=line)
+    folder.mkdir()
+    for name in ("design.bit", "design.lpf", "report.json"):
+        shutil.copyfile(made.placed.folder / name, folder / name)
+    for name in ("codesign_accelerator.py", "codesign_ulx3s.py"):
+        (folder / name).write_text(template(f"{name}.in"), "utf-8")
+    (folder / "placed.json").write_text(json.dumps(facts(made), indent=2) + "\n", "utf-8")
+    return made
+
+
+def facts(made: Ulx3sBuild) -> dict[str, object]:
+    """What was synthesised, and what placement and routing made of it."""
+    synthesis, placed = made.synthesis, made.placed
+    return {
+        "format": "codesign-placed/1",
+        "part": placed.part,
+        "clock_mhz": placed.target_mhz,
+        "met_mhz": round(placed.fmax_mhz, 2),
+        "met": placed.met,
+        "seed": placed.seed,
+        "synthesised": {
+            name: getattr(synthesis, name) for name in ("dsp", "lut", "ff", "ramb18")
+        },
+        "placed": {name: list(use) for name, use in placed.used.items()},
+        "seconds": {
+            "synthesis": round(synthesis.seconds, 1), "place_and_route": round(placed.seconds, 1),
+        },
+        "tools": [synthesis.tool, placed.tool],
+    }  # fmt: skip

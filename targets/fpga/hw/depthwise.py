@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, Value, signed
+from amaranth import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import bits_for
@@ -91,17 +91,13 @@ class DepthwiseEngine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.tap), walker.tap)
         cmd = Signal(command_layout(Unit.DEPTHWISE), reset_less=True)
         free = tail.ready & runs.idle
-        # whether a step has room is known a cycle late, so the step before counts twice; for the
-        # residual it is found out in two cycles in which nothing else changes
+        # known a cycle late: a step that starts now counts as well
         makes = blocks * entries
         room, enough = Signal(), Signal()
-        need, age = Signal.like(walker.need), Signal(2)
-        still = walker.pending & ~walker.start
         m.d.sync += [
             room.eq(Mux(walker.start, tail.room >= 2 * makes, tail.room >= makes)),
-            need.eq(walker.need), age.eq(Mux(still, Cat(1, age[0]), 0)),
-            enough.eq(still & age[0] & (tail.words >= need)),
-        ]  # fmt: skip
+            enough.eq(tail.words >= walker.need),
+        ]
         with m.If(tail.begin):
             m.d.sync += cmd.eq(given)
         m.d.comb += [
@@ -113,9 +109,11 @@ class DepthwiseEngine(wiring.Component):
             tail.limits.eq(limits(m, given)), tail.destination.eq(destination(m, given, blocks)),
             tail.available.eq(self.residual.available), tail.residual.eq(self.residual.words),
             self.residual.take.eq(tail.take), self.idle.eq(walker.idle),
-            walker.grant.eq(room & ~tail.held & (~cmd.residual | enough)),
+            walker.grant.eq(
+                room & ~tail.held & (~cmd.residual | (enough & walker.settled))
+            ),
             tail.reserve.eq(Mux(walker.start, makes, 0)),
-            tail.reserve_words.eq(Mux(walker.start & cmd.residual, need, 0)),
+            tail.reserve_words.eq(Mux(walker.start & cmd.residual, walker.need, 0)),
             self.act.address.eq(walker.act_address), operands.read.eq(self.act.data),
             self.weight.address.eq(walker.weight_address), operands.rotate.eq(walker.rotate),
             operands.lanes.eq(walker.lanes), operands.is_signed.eq(walker.beat.signed),

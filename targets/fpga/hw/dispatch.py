@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.memory import Memory
@@ -154,7 +154,7 @@ class Queue(Component):
             tail.eq(tail + self.write), head.eq(head + take), came.eq(take),
             asked.eq(asked + take), filled.eq(filled + came),
             # a command's first word asks for room, so what is known a cycle late is early enough
-            room.eq(level + self.write <= size - self.length),
+            room.eq(Mux(self.write, level < size - self.length, level <= size - self.length)),
         ]  # fmt: skip
         with m.If(up):
             m.d.sync += [level.eq(level + 1), some.eq(1)]
@@ -233,29 +233,33 @@ class Dispatch(Component):
             with m.Elif(self.done[index]):
                 m.d.sync += self.counters[index].eq(self.counters[index] + 1)
 
-        place = Signal(range(WORDS))
-        kind, unit_now = Signal(3), Signal(3)
-        accept, room = Signal(), Signal()
+        place, first = Signal(range(WORDS)), Signal(init=1)  # first: place == 0
+        kind = Signal(len(UNITS) + 2)  # a bit for each unit, for END, for what is none
+        named, now = Signal.like(kind), Signal.like(kind)  # by the first word; of this word
+        accept = Signal()
         end = Signal(command_layout(Unit.END))
         have_end = Signal()
         word = self.word.payload
         m.d.comb += [
-            unit_now.eq(Mux(place == 0, word[:3], kind)),
-            room.eq(Array([queue.room for queue in queues])[unit_now[:2]]),
+            named.eq(
+                Cat(*(word[:3] == unit for unit in (*UNITS, Unit.END)), word[2] & ~word[:2].all())
+            ),
+            now.eq(Mux(first, named, kind)),
             # there is room for a whole command or the first word waits
-            accept.eq((place != 0) | room | (unit_now > max(UNITS))),
+            accept.eq(~first | (named & Cat(*(queue.room for queue in queues), 1, 1)).any()),
             self.word.ready.eq(accept & ~have_end & ~self.bad),
         ]
         for unit, queue in zip(UNITS, queues):
             m.d.comb += [
                 queue.word.eq(word),
                 queue.write.eq(
-                    self.word.valid & self.word.ready & (unit_now == unit) & (place < queue.length)
+                    self.word.valid & self.word.ready & now[UNITS.index(unit)]
+                    & (place < queue.length)
                 ),
             ]
         with m.If(self.word.valid & self.word.ready):
-            m.d.sync += [place.eq(place + 1), kind.eq(unit_now)]
-            with m.If(unit_now == Unit.END):
+            m.d.sync += [place.eq(place + 1), kind.eq(now), first.eq(place == WORDS - 1)]
+            with m.If(now[len(UNITS)]):
                 with m.Switch(place):
                     for index in range(command_words(Unit.END)):
                         with m.Case(index):
@@ -263,10 +267,10 @@ class Dispatch(Component):
                             m.d.sync += part.eq(word)
                 with m.If(place == command_words(Unit.END) - 1):
                     m.d.sync += have_end.eq(1)
-            with m.Elif(unit_now > max(UNITS)):
+            with m.Elif(now[-1]):
                 m.d.sync += self.bad.eq(1)
         with m.If(self.start):
-            m.d.sync += [place.eq(0), have_end.eq(0), self.bad.eq(0), self.ended.eq(0)]
+            m.d.sync += [place.eq(0), first.eq(1), have_end.eq(0), self.bad.eq(0), self.ended.eq(0)]
         unmet = _unmet(self.counters, end)
         empty = Cat(queue.empty for queue in queues).all()
         m.d.comb += [

@@ -11,7 +11,7 @@ and taps word by word, activations placed as ``docs/accelerator.md`` says. One b
   word a cycle;
 - repeated pixels: a cycle for each place.
 
-A command takes 2 cycles more before its first beat, and one for each ``repeat_y`` beyond 1.
+A command takes 2 cycles more before its first beat (weights: 3), and one for each ``repeat_y`` beyond 1.
 """
 
 from __future__ import annotations
@@ -94,16 +94,11 @@ class Requests(Component):
         blocks = Signal.like(command.blocks)
         step = Signal.like(command.block_step)
 
-        count = command.count
-        scale = Signal(2)  # 0, 1, 2 for weights of 2, 4, 8 bits
-        m.d.comb += scale.eq(Mux(command.bits == 2, 0, Mux(command.bits == 4, 1, 2)))
+        taken = self.next.payload
+        scale = taken.bits[2:4]  # 0, 1, 2 for weights of 2, 4, 8 bits
+        count = words[: len(command.count)]
         dense = times(count, weights_of_word(self.dense) // 32) << scale
         depthwise = ((times(count, weights_of_word(self.depthwise) // 8) << scale) + 3) >> 2
-        items = Mux(
-            command.dest == Dest.DENSE_WEIGHT,
-            dense,
-            Mux(command.dest == Dest.DEPTHWISE_WEIGHT, depthwise, count),
-        )
         m.d.comb += [
             self.run.payload.address.eq(address),
             self.run.payload.words.eq(words),
@@ -129,8 +124,13 @@ class Requests(Component):
                         m.d.sync += [words.eq(0), blocks.eq(command.blocks)]
                         m.next = "MULTIPLY"
                     with m.Else():
-                        m.d.sync += [words.eq(items), blocks.eq(1)]
+                        m.d.sync += [words.eq(command.count), blocks.eq(1)]
                         m.next = "RUN"
+                        with m.If(is_one_of(command.dest, WEIGHT)):
+                            m.next = "SCALE"
+            with m.State("SCALE"):  # words of weights to 8 bytes
+                m.d.sync += words.eq(Mux(taken.dest == Dest.DENSE_WEIGHT, dense, depthwise))
+                m.next = "RUN"
             with m.State("MULTIPLY"):  # rows · width, a bit of rows a cycle
                 m.d.sync += [
                     words.eq(words + Mux(rows[0], width, 0)),
@@ -232,8 +232,10 @@ class _State:
         self.block_base, self.row_base, self.place = Signal(bits), Signal(bits), Signal(bits)
         self.row_step, self.offset, self.residue_offset = Signal(bits), Signal(bits), Signal(bits)
         self.residue = Signal(3)
-        self.lane = Signal(9)
-        self.last_lane = Signal(9)
+        most = [shape.lanes for shape in shapes]
+        self.powers = all(count & (count - 1) == 0 for count in most)
+        self.lane = Signal(max(1, ceil_log2(max(most))) if self.powers else 9)
+        self.last_lane = Signal.like(self.lane)
         self.lane_step = Signal(2)
         self.columns, self.rows = Signal.like(now.width), Signal.like(now.rows)  # left
         self.pairs = Signal()  # two neighbours may go in one cycle
@@ -297,7 +299,7 @@ class _State:
         m, now = self.m, self.now
         divided, multiplied = Signal(), Signal()
         m.d.comb += [
-            divided.eq(self.lane <= self.last_lane),
+            divided.eq(1 if self.powers else self.lane <= self.last_lane),
             multiplied.eq(self.times_y >= now.repeat_y),
         ]
         with m.If(~divided):

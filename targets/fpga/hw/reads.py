@@ -67,8 +67,12 @@ class Splitter(Component):
         step = Signal()
         if self.room:
             asked = Signal(range(self.room + 1))
-            m.d.comb += may.eq(asked <= self.room - self.most)
-            m.d.sync += asked.eq(Mux(step, asked + size - self.freed, asked - self.freed))
+            stepped, taken = Signal(), Signal.like(size)  # counted a cycle later
+            m.d.comb += may.eq((asked <= self.room - self.most) & ~stepped)
+            m.d.sync += [
+                stepped.eq(step), taken.eq(size),
+                asked.eq(asked + Mux(stepped, taken, 0) - self.freed),
+            ]  # fmt: skip
         m.d.comb += [
             step.eq(some & may & (~self.burst.valid | self.burst.ready)),
             self.run.ready.eq(~some),

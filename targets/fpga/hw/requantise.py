@@ -25,7 +25,7 @@ from codesign.targets.fpga.isa import BLOCK
 
 LATENCY = 12
 """Edges from ``sums`` to ``results``."""
-RESIDUAL_STAGE = 8
+RESIDUAL_STAGE = 7
 """Edges from ``sums`` to the residual's bytes of the same results."""
 LIMIT_STAGE = 11
 """Edges from ``sums`` to ``lo`` and ``hi`` of the same results."""
@@ -73,8 +73,8 @@ class Requantisers(wiring.Component):
         """One pipeline a lane."""
         m = Module()
         kind = self.hard if self.hard != "lut" else "dsp48e2"
-        add = delay(m, self.add, 2)
-        m.d.comb += self.index.eq(self.residual)
+        add = delay(m, self.add, 3)
+        m.d.sync += self.index.eq(self.residual)
         for lane in range(self.post):
             param = self.params[lane % len(self.params)]
             multiply = ScaleMultiplier(kind, 32, primitive=self.primitive)

@@ -59,6 +59,11 @@ def destination(m: Module, payload: Any, blocks: int) -> Any:
     return found
 
 
+def gated(value: Any, on: Any) -> Any:
+    """``value`` where ``on``, else 0."""
+    return value & Value.cast(on).replicate(len(value))
+
+
 def _divided(value: Any, by: int, most: int) -> tuple[Any, Any]:
     """(value div by, value mod by) for values up to ``most``."""
     if by & (by - 1) == 0:
@@ -155,26 +160,32 @@ class Results(wiring.Component):
         """Address and data of the store unit."""
         at, start, after, plane = (Signal(32, name=n) for n in ("at", "start", "after", "plane"))
         first = Signal(init=1)
-        moved = Mux(d.wide, 16, 8) << two
-        there = Signal(32)
-        m.d.comb += there.eq(Mux(some, at + moved, at))
-        with m.If(self.store.valid & self.store.ready):
+        moved = Mux(some, Mux(d.wide, 16, 8) << two, 0)
+        there, along, down = Signal(32), Signal(32), Signal(32)
+        m.d.comb += [
+            there.eq(at + moved), along.eq(start + d.block_step), down.eq(plane + d.group_step),
+        ]
+        # one gate a source, not a chain of multiplexers behind the sums
+        ends, group = final & ~fresh, ~entry.plane & entry.group
+        take = {
+            "down": ends & entry.plane, "there": ends & group & first,
+            "after": ends & group & ~first,
+            "along": ends & ~entry.plane & ~entry.group & entry.run,
+        }  # fmt: skip
+        row = Signal(32)  # where the next run of the block, or block of the group, begins
+        turns = fresh | Cat(take.values()).any()
+        m.d.comb += row.eq(
+            gated(down, take["down"]) | gated(there, take["there"]) | gated(after, take["after"])
+            | gated(along, take["along"]) | gated(d.address, fresh)
+        )  # fmt: skip
+        with m.If(turns):
+            m.d.sync += [at.eq(row), start.eq(row), first.eq(~take["along"])]
+        with m.Elif(self.store.valid & self.store.ready):
             m.d.sync += at.eq(there)
-        with m.If(final):
-            with m.If(entry.plane):
-                up = plane + d.group_step
-                m.d.sync += [plane.eq(up), at.eq(up), start.eq(up), first.eq(1)]
-            with m.Elif(entry.group):
-                to = Mux(first, there, after)
-                m.d.sync += [at.eq(to), start.eq(to), first.eq(1)]
-            with m.Elif(entry.run):
-                up = start + d.block_step
-                m.d.sync += [at.eq(up), start.eq(up), first.eq(0)]
-                with m.If(first):
-                    m.d.sync += after.eq(there)
-        with m.If(fresh):
-            m.d.sync += [x.eq(d.address) for x in (at, start, plane)]
-            m.d.sync += first.eq(1)
+        with m.If(fresh | take["down"]):
+            m.d.sync += plane.eq(Mux(fresh, d.address, down))
+        with m.If(take["along"] & first):
+            m.d.sync += after.eq(there)
         whole = self._pixel(entry, sub)
         narrow = Cat(whole[16 * c :][:8] for c in range(BLOCK))
         other = Cat(self._pixel(entry, 1)[16 * c :][:8] for c in range(BLOCK))

@@ -131,7 +131,9 @@ class Tail(wiring.Component):
             m.d.sync += [limits.eq(self.limits), pending.eq(1), waits.eq(self.limits.residual)]
         with m.If(start):
             m.d.sync += waits.eq(0)
-        held = waits | delay(m, start, 1, reset=True) | table.busy
+        held = Signal()  # until a cycle after the table is there
+        begins = self.begin & self.limits.residual
+        m.d.sync += held.eq(begins | waits | delay(m, start, 1, reset=True) | table.busy)
         m.d.sync += [
             room.eq(room - self.reserve + results.freed),
             words.eq(words - self.reserve_words + queue.came),

@@ -68,8 +68,9 @@ def beat_layout(engine: Engine) -> Any:
 class Walker(wiring.Component):
     """Takes commands, gives addresses and, at stage 7, the beat with its rotation and lanes.
 
-    ``grant``: a step may start now; ``start``: it does; ``pending``: one is next. A step takes at least ``least`` cycles.
-    ``need``: block pixels that the next step makes (depthwise).
+    ``grant``: a step may start now; ``start``: it does. A step takes at least ``least`` cycles.
+    ``need``: block pixels that the next step makes (depthwise); ``settled``: it and what the last
+    step took have been there for a cycle.
     """
 
     def __init__(self, engine: Engine, least: int = 1) -> None:
@@ -82,7 +83,7 @@ class Walker(wiring.Component):
                 "command": In(command_stream(self.unit)),
                 "grant": In(1, init=1),
                 "start": Out(1),
-                "pending": Out(1),
+                "settled": Out(1),
                 "tap": Out(TapRead),
                 "act_address": Out(
                     data.ArrayLayout(ceil_log2(words(engine, "activation")), self.memories)
@@ -133,7 +134,7 @@ class Walker(wiring.Component):
 
         issue = Signal()
         m.d.comb += issue.eq(active & (~first | (self.grant & (pace == 0))))
-        m.d.comb += [self.start.eq(issue & first), self.pending.eq(active & first)]
+        m.d.comb += self.start.eq(issue & first)
         # a flag for each counter that is 0, so that the chain of loops' ends is short; ``whole``:
         # its value when the loop starts anew
         at_end = {name: Signal(name=f"end_{name}") for name in left}
@@ -220,9 +221,7 @@ class Walker(wiring.Component):
         else:
             m.d.sync += beat.maximum.eq(cmd.maximum)
             m.d.sync += beat.blocks.eq(Mux(blocks >= group_blocks, group_blocks, blocks))
-            now = Mux(blocks >= group_blocks, group_blocks, blocks)[: bits_for(group_blocks)]
-            wide = Mux(pixels >= e.px, e.px, pixels)[: bits_for(e.px)]
-            m.d.comb += self.need.eq(now * wide)
+            self._need(m, issue, at_end, pixels, blocks, cmd.width)
         issued = {"beat": beat}
         for name, value in (
             ("tap", tap), ("word", step_word), ("c", c), ("weight", weight), ("pos", pos),
@@ -230,6 +229,23 @@ class Walker(wiring.Component):
         ):  # fmt: skip
             issued[name] = delay(m, value, 1)
         return issued
+
+    def _need(
+        self, m: Module, issue: Any, at_end: Any, pixels: Any, blocks: Any, width: Any
+    ) -> None:
+        """The first step's ``need`` from the counters, then each next one's while one is made."""
+        px, group = self.engine.px, max(1, self.engine.po // BLOCK)
+        prime, need = Signal(), Signal.like(self.need)
+        plane = at_end["p"] & at_end["y"]
+        across = Mux(prime, pixels, Mux(at_end["p"], width, pixels - px))
+        deep = Mux(prime | ~plane, blocks, blocks - group)
+        wide = Mux(across[: len(pixels)] >= px, px, across)[: bits_for(px)]
+        now = Mux(deep[: len(blocks)] >= group, group, deep)[: bits_for(group)]
+        m.d.sync += prime.eq(self.command.valid & self.command.ready)
+        with m.If(prime | issue):
+            m.d.sync += need.eq(now * wide)
+        later = [delay(m, prime, 1, reset=True), delay(m, self.start, 1, reset=True)]
+        m.d.comb += [self.need.eq(need), self.settled.eq(~(prime | later[0] | later[1]))]
 
     def _stages(self, m: Module, issued: dict[str, Any]) -> None:
         px, L = self.engine.px, self.memories

@@ -215,7 +215,8 @@ class WritePort(Component):
             connect(m, packer.o, gather.i)
             gathers.append(gather)
 
-        send = data.StructLayout({"source": 1, "beats": len(gathers[0].bursts.payload.beats)})
+        # of a burst that goes out: beats but one
+        send = data.StructLayout({"source": 1, "more": len(gathers[0].bursts.payload.beats)})
         wait = data.StructLayout({"source": 1, "last": 1, "token": 1})
         m.submodules.sends = sends = SyncFIFO(width=send.size, depth=4)
         m.submodules.waits = waits = SyncFIFO(width=wait.size, depth=port.writes)
@@ -236,7 +237,7 @@ class WritePort(Component):
             sends.w_en.eq(some & free & ~token),
             waits.w_en.eq(some & free),
             new_send.source.eq(source),
-            new_send.beats.eq(burst.beats),
+            new_send.more.eq(burst.beats - 1),
             new_wait.source.eq(source),
             new_wait.last.eq(burst.last),
             new_wait.token.eq(token),
@@ -253,7 +254,7 @@ class WritePort(Component):
                 ]
 
         head = data.View(send, sends.r_data)
-        sent = Signal(len(head.beats))
+        sent = Signal(len(head.more))
         beats = [gather.beats for gather in gathers]
         beat = Signal(gathers[0].beat)
         go = Signal()
@@ -266,7 +267,7 @@ class WritePort(Component):
             ),
             beats[0].ready.eq(go & ~head.source),
             beats[1].ready.eq(go & head.source),
-            sends.r_en.eq(go & (sent == head.beats - 1)),
+            sends.r_en.eq(go & (sent == head.more)),
         ]
         with m.If(axi.wready):
             m.d.sync += axi.wvalid.eq(0)

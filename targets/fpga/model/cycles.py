@@ -34,13 +34,13 @@ AHEAD = 4
 class Fixed:
     """Fixed times in cycles that the formulas of docs/accelerator.md do not give."""
 
-    request: float = 6.0
+    request: float = 7.0
     """From a load's start to its request at the memory, and from the memory to the loader."""
     setup: float = 2.0
     """Of the loader, before a command's first beat."""
     loaded: float = 3.0
     """From a load's last beat to its end."""
-    written: float = 10.0
+    written: float = 11.0
     """From a command's last result to the memory's response, beside the memory's own time."""
     residual: float = 24.0
     """From a command's start to its residual's first word, beside the memory's latency."""
@@ -48,7 +48,7 @@ class Fixed:
     """New factors of the residual: the pipeline is empty, then the table is made."""
     dispatch: float = 2.0
     """From the last wait's end to a command's start."""
-    fetch: float = 9.0
+    fetch: float = 10.0
     """From the start of the run to the first command, beside the memory's latency."""
     slack: float = 1024.0
     """Bytes of results that wait between a unit and the memory before the unit stalls."""

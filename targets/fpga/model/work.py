@@ -98,7 +98,8 @@ class Workloads:
     def _load(self, v: Mapping[str, int]) -> Work:
         size, cycles = self.load_bytes(v), float(max(1, self.placing(v)))
         act = Dest(v["dest"]) in (Dest.DENSE_ACT, Dest.DEPTHWISE_ACT)
-        lead = v["rows"].bit_length() if act else 0
+        weights = Dest(v["dest"]) in (Dest.DENSE_WEIGHT, Dest.DEPTHWISE_WEIGHT)
+        lead = v["rows"].bit_length() if act else int(weights)
         return Work(0, lead, cycles, size, min(size / cycles, float(self.port)))
 
     def _dense(self, v: Mapping[str, int]) -> Work:
@@ -120,13 +121,14 @@ class Workloads:
         beats = v["blocks"] * v["rows"] * row
         if v.get("to_chip"):
             beats = max(beats, v["blocks"] * v["rows"] * v["width"])
-        return self._out(v, beats, max(beats + 1, 16), 18, 0)
+        return self._out(v, beats, max(beats + 1, 16), 19, 0)
 
     def _depthwise(self, v: Mapping[str, int]) -> Work:
         e = self.depthwise
         pixels = max(1, e.post // BLOCK)
         least = e.po // BLOCK * -(-e.px // pixels) * (2 if e.post < BLOCK else 1)
         steps, taps = v["groups"] * v["rows"] * v["steps"], v["taps"]
+        least = max(least, 2) if v.get("residual") else least
         beats = (steps - 1) * max(taps, least) + taps
         latency = LATENCY[e.multiplier]
         if v.get("to_chip"):
@@ -134,7 +136,7 @@ class Workloads:
             beats = max(beats, v["blocks"] * v["rows"] * v["width"] * slow)
         busy = max(beats + 1 + max(least - 2, 0), taps + 24 + latency)
         together = e.px if e.po > BLOCK else 0
-        return self._out(v, beats, busy, 26 + latency + least, together)
+        return self._out(v, beats, busy, 27 + latency + least, together)
 
     def _out(
         self, v: Mapping[str, int], beats: int, busy: float, lead: float, together: int

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from codesign.data import cache_dir
 from codesign.space.accelerator import Accelerator
@@ -76,7 +77,7 @@ def simulation_verilog(
     if say is not None:
         say("generating the accelerator's Verilog")
     top = Top(accelerator, burst=options.burst, queue=options.queue, primitive=options.primitive)
-    text = _converted(top)
+    text = converted(top)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     with os.fdopen(handle, "w") as file:
@@ -85,16 +86,17 @@ def simulation_verilog(
     return text
 
 
-def _converted(top: object) -> str:
-    """Through a yosys of the machine where there is one: ten times as fast as Amaranth's own."""
-    from codesign.targets.fpga.hw.top import Top, verilog
+def converted(top: Any) -> str:
+    """Verilog (module ``top``) of an elaboratable with ``ports``; through a yosys of the machine
+    where there is one: ten times as fast as Amaranth's own."""
+    from amaranth.back import rtlil, verilog
 
-    assert isinstance(top, Top)
     yosys = find_program("yosys")
     if yosys is None or Path(yosys).name != "yosys":  # the wasm one is no faster
-        return verilog(top, "top")
-    from amaranth.back import rtlil
-
+        made: str = verilog.convert(
+            top, name="top", ports=top.ports, emit_src=False, strip_internal_attrs=True
+        )
+        return made
     text = rtlil.convert(top, name="top", ports=top.ports, emit_src=False)
     with tempfile.TemporaryDirectory(prefix="codesign-yosys-") as name:
         stem = Path(name) / "top"

@@ -24,7 +24,7 @@ from fractions import Fraction
 
 from codesign.space.device import Device
 
-_GRANULES = {"pynq-z2": 16, "arty-a7-100": 16, "zedboard": 32, "ulx3s-85f": 16}
+_GRANULES = {"pynq-z2": 16, "arty-a7-100": 16, "zedboard": 32}
 """Bytes of the memory's shortest burst: bus width times 8 (DDR3, SDRAM), where it is not 64."""
 
 
@@ -54,6 +54,8 @@ class Dram:
     @staticmethod
     def of(device: Device) -> Dram:
         """The memory of a board at the accelerator's clock of that board's file."""
+        if device.family == "ecp5":  # block RAM on the chip, hw/onchip.py
+            return Dram(device.dram_latency_cycles, Fraction(16), granule=8, write_latency=2)
         ns = device.clock_hz / 1e9
         lpddr4 = device.name == "zu3eg"
         interval, refresh = (3900, 180) if lpddr4 else (7800, 350)

@@ -51,7 +51,7 @@ class Options:
 
 def built(
     verilog: str, port_bits: int, options: Options | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] | None = None, bench: Path = BENCH, defines: tuple[str, ...] = (),
 ) -> Path:  # fmt: skip
     """The program that simulates ``verilog`` (module ``top``); compiled unless it is in the cache.
 
@@ -61,10 +61,9 @@ def built(
     options = options or Options()
     verilator = require_program("verilator")
     version = subprocess.run([verilator, "--version"], capture_output=True, text=True, check=False)
-    bench = BENCH.read_text()
     model = _key(verilog, repr(options), *VERILATE, version.stdout)
     target = cache_dir() / "verilator" / model
-    program = target / f"bench-{_key(bench, str(port_bits))}"
+    program = target / f"bench-{_key(bench.read_text(), str(port_bits), *defines)}"
     if program.exists():
         return program
     compiler = require_tool("c++")
@@ -80,10 +79,10 @@ def built(
     objects = sorted(str(path) for path in (target / "obj").glob("verilated*.o"))
     part = target / f"{program.name}-{os.getpid()}"
     _call(
-        target, compiler, "-std=c++17", "-O2", f"-DPORT_BITS={port_bits}",
+        target, compiler, "-std=c++17", "-O2", f"-DPORT_BITS={port_bits}", *defines,
         *(["-DWAVES"] if options.waves else []), "-DVM_TRACE=" + str(int(options.waves)),
         "-DVM_TRACE_FST=" + str(int(options.waves)), "-I", "obj", "-I", str(include),
-        "-I", str(include / "vltstd"), str(BENCH), "obj/Vtop__ALL.a", *objects, "-o", str(part),
+        "-I", str(include / "vltstd"), str(bench), "obj/Vtop__ALL.a", *objects, "-o", str(part),
         "-pthread", *(["-lz"] if options.waves else []),
     )  # fmt: skip
     part.rename(program)
