@@ -21,6 +21,8 @@ MODEL_FILES = {
     "mult18": MODELS / "mult18x18d.v",
 }
 """Simulation model of each hard multiplier."""
+RAM_MODEL = MODELS / "dp16kd.v"
+"""Simulation model of the ECP5's block RAM, which yosys has as a black box only."""
 
 
 def model_files() -> list[Path]:

@@ -41,6 +41,7 @@ def host(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return sys.modules["codesign_ulx3s"]
 
 
+@pytest.mark.soak  # a minute of compiling
 def test_network_over_the_serial_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = small_network()
     program = compile_network(graph, MACHINE)
