@@ -79,8 +79,8 @@ def room_for_buffers(graph: Graph, device: Device) -> int:
 
 def build_ulx3s(
     accelerator: Accelerator, image: bytes, memory_bytes: int, mhz: int, *,
-    seeds: tuple[int, ...] = (1, 2, 3), budget: float = 3600.0, line: Callable[[str], None] | None = None,
-    allow_slow: bool = False,
+    seeds: tuple[int, ...] = (1, 2, 3), budget: float = 3600.0,
+    line: Callable[[str], None] | None = None, allow_slow: bool = False,
 ) -> Ulx3sBuild:  # fmt: skip
     """Synthesise, place, route and pack; minutes the first time, kept by content afterwards.
 
@@ -121,8 +121,9 @@ def write_ulx3s(
     folder: Path, accelerator: Accelerator, image: bytes, memory_bytes: int, clock_hz: int,
     line: Callable[[str], None] | None = None,
 ) -> Ulx3sBuild:  # fmt: skip
-    """Build the board's design into ``folder``: ``design.bit``, ``design.lpf``, nextpnr's report
-    ``placed.json`` (clock, use, run times) and the host's Python files. Raises what ``build_ulx3s`` raises.
+    """Build the board's design into ``folder``: ``design.bit``, ``design.lpf``, nextpnr's report,
+    ``placed.json`` (clock, use, run times) and the host's Python files. Raises what ``build_ulx3s``
+    raises.
     """
     made = build_ulx3s(accelerator, image, memory_bytes, clock_hz // 1_000_000, line=line)
     folder.mkdir()

@@ -57,8 +57,8 @@ class Tail(wiring.Component):
 
     ``limits`` and ``destination`` come with ``begin`` (only if ``ready``) before the first
     ``feed``; ``feed`` goes with ``sums`` and ``params``. ``room``: entries that may still be fed
-    unless ``held``, counted down by ``reserve``; ``words``: residual block pixels that may still be used, counted
-    down by ``reserve_words``.
+    unless ``held``, counted down by ``reserve``; ``words``: residual block pixels that may still be
+    used, counted down by ``reserve_words``.
     """
 
     def __init__(

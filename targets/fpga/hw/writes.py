@@ -120,8 +120,9 @@ class Gather(Component):
     def __init__(self, port: Port) -> None:
         self.port = port
         beat = beat_layout(port)
+        flags = {"last": 1, "token": 1}
         self.burst = data.StructLayout(
-            {"place": beat["place"].shape, "beats": ceil_log2(port.burst) + 1, "last": 1, "token": 1}
+            {"place": beat["place"].shape, "beats": ceil_log2(port.burst) + 1, **flags}
         )
         self.beat = data.StructLayout({"data": port.bits, "mask": port.words})
         super().__init__(
