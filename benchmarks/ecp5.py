@@ -14,16 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
-
-from fpga import quantized
 
 from codesign.errors import CodesignError
 from codesign.flow.hardware import hardware_of
 from codesign.flow.joint import joint_problem, solve
 from codesign.flow.options import DesignOptions
-from codesign.flow.prepare import prepare
+from codesign.flow.prepare import Prepared, prepare
 from codesign.flow.progress import SILENT
+from codesign.ir import Graph
+from codesign.quant import quantize_graph
+from codesign.quant.formats import parse_formats
 from codesign.space.accelerator import Accelerator, Buffer, Engine
 from codesign.space.device import load_device
 from codesign.targets.fpga.build.ulx3s import build_ulx3s, facts, room_for_buffers
@@ -38,6 +40,13 @@ SMALL = Accelerator(
     Engine("depthwise", 1, 8, 1, Buffer(128), Buffer(512), multiplier="mult18", post=4),
     64,
 )
+
+
+def quantized(prepared: Prepared, choices: Mapping[str, str]) -> Graph:
+    """The integer network of a choice; activation ranges from random inputs."""
+    formats = {layer: parse_formats(name)[0] for layer, name in choices.items()}
+    calibration = prepared.calibrate(SILENT)
+    return quantize_graph(prepared.graph, calibration, formats, prepared.quant_options).graph
 
 
 def program_of(network: str, chosen: bool, dsp: int) -> Program:
