@@ -50,7 +50,9 @@ def compile_graph(
 ) -> Any:
     """The executable of ``graph``; it has one function, ``main``. See ``lower`` for options."""
     module = lower(graph, machine, tiles, as_stored)
-    return tvm.compile(module, tvm_target(machine), relax_pipeline=pipeline())
+    # Sums that TVM lets share memory with a larger array are not kept in registers.
+    with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
+        return tvm.compile(module, tvm_target(machine), relax_pipeline=pipeline())
 
 
 def export(executable: Any, path: Path, compiler: str) -> None:

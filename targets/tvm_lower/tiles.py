@@ -42,17 +42,21 @@ class DirectTile(Tile):
 
 @dataclass(frozen=True)
 class WinogradTile(Tile):
-    """Stride-1 3x3 convolution as F(2x2, 3x3) in exact integers."""
+    """Stride-1 3x3 convolution by Winograd's algorithm in exact integers."""
 
     template: ClassVar[str] = "winograd"
     tiles: int
-    """2x2 output tiles of a register tile."""
+    """Output tiles of a register tile."""
     vectors: int
     rows: int = 1
-    """Rows of 2x2 tiles transformed together; they share the weights that are read."""
+    """Rows of output tiles transformed together; they share the weights that are read."""
     channels_outer: bool = False
     """Whether the whole image is transformed first, and threads share the output channels."""
     parallel: bool = True
+    high: int = 2
+    """Rows of an output tile: 2 or 4."""
+    wide: int = 2
+    """Columns of an output tile: 2 or 4."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from codesign.targets.tvm_lower.isa import instruction_set
 from codesign.targets.tvm_lower.isa.base import Range
 from codesign.targets.tvm_lower.lower import lower
 from codesign.targets.tvm_lower.machine import host_machine, x86_machine
+from codesign.targets.tvm_lower.templates import winograd_steps
 from codesign.targets.tvm_lower.templates.choose import dots_for
 from codesign.targets.tvm_lower.templates.space import candidates
 from codesign.targets.tvm_lower.templates.workload import find_workload
@@ -96,7 +97,9 @@ def test_every_kind_of_tile_is_exact(name: str) -> None:
     # one of each kind, and tiles that do not divide the image
     chosen: dict[object, Tile | None] = {None: None}
     for tile in tiles:
-        key = (type(tile), getattr(tile, "dot", 0), getattr(tile, "channels_outer", 0))
+        shape = getattr(tile, "high", 0), getattr(tile, "wide", 0)
+        outer = getattr(tile, "channels_outer", 0) if shape[0] == shape[1] else 0
+        key = (type(tile), getattr(tile, "dot", 0), outer, shape)
         chosen.setdefault(key, tile)
     if "depthwise" not in name:
         chosen["odd"] = DirectTile(5, 3, 0, False, True)
@@ -146,6 +149,29 @@ def test_winograd_is_left_out_where_its_sums_might_not_fit() -> None:
     assert winograd_dots(workload, isa, full)
     # 4 · 255 · 127 · 9 · 2048 passes 2^31
     assert winograd_dots(workload, isa, np.full((8, 2048, 3, 3), 127, np.int8)) == ()
+    # so does 64 · 255 · 127 · 9 · 128 of F(4x4), but not half as much
+    assert winograd_dots(workload, isa, np.full((8, 128, 3, 3), 127, np.int8), 4, 4) == ()
+    assert winograd_dots(workload, isa, np.full((8, 64, 3, 3), 127, np.int8), 4, 4)
+    half = np.full((8, 128, 3, 3), 127, np.int8)
+    half[:, 1::2] *= -1  # positive and negative weights count apart
+    assert winograd_dots(workload, isa, half, 4, 4)
+
+
+@pytest.mark.parametrize("results", [2, 4])
+def test_winograds_functions_do_what_its_matrices_say(
+    results: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd_steps, "times", lambda value, power: value * power)
+    steps = winograd_steps.STEPS[results]
+    rng = np.random.default_rng(results)
+    image, weights = rng.integers(0, 256, steps.points), rng.integers(-127, 128, 3)
+    moved = steps.input(list(image))
+    assert moved == list(steps.inputs @ image)
+    products = [int(a) * int(b) for a, b in zip(moved, steps.weights @ weights)]
+    wanted = [int(image[r : r + 3] @ weights) for r in range(results)]
+    assert steps.output(products) == [w * s for w, s in zip(wanted, steps.scales)]
+    assert steps.even(products) == [w * max(steps.scales) for w in wanted]
+    assert all(s == steps.odd << winograd_steps.shift_of(s) for s in steps.scales)
 
 
 def test_a_tile_that_does_not_suit_gives_way_to_the_rules() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from codesign.targets.tvm_lower.isa.base import Dot, InstructionSet, Lanewise
 from codesign.targets.tvm_lower.templates.request import data_range, weight_range
 from codesign.targets.tvm_lower.templates.winograd import winograd_dots
 from codesign.targets.tvm_lower.templates.workload import Workload
+from codesign.targets.tvm_lower.templates.write import shared
 from codesign.targets.tvm_lower.tiles import DepthwiseTile, DirectTile, Tile, WinogradTile
 
 
@@ -20,7 +22,8 @@ class Dots:
     """The exact dot products of a workload, by template."""
 
     direct: tuple[Dot, ...]
-    winograd: tuple[Dot, ...]
+    winograd: Mapping[tuple[int, int], tuple[Dot, ...]]
+    """By the rows and columns of an output tile; those without an exact dot are left out."""
     lanewise: Lanewise | None = None
 
     @property
@@ -28,6 +31,9 @@ class Dots:
         """Those that depthwise convolution can use."""
         return tuple(dot for dot in self.direct if dot.each is not None)
 
+
+WINOGRAD_SHAPES = ((2, 2), (2, 4), (4, 2), (4, 4))
+"""Rows and columns of the output tiles that there are transforms for."""
 
 SERIAL_MACS = 1 << 17
 """Below this, starting threads costs more than it saves."""
@@ -37,10 +43,9 @@ def default_tile(
     workload: Workload, isa: InstructionSet, dots: Dots, threads: int
 ) -> Tile | None:
     """The tile by fixed rules; None for the compiler's own schedule."""
-    if dots.winograd and workload.channels % dots.winograd[0].lanes == 0:
-        cheap = dots.direct[0].cost if dots.direct else 4.0
-        if 2.25 * cheap > 1.25:
-            return _winograd_tile(workload, isa, dots.winograd[0], threads)
+    winograd = _best_winograd(workload, isa, dots, threads)
+    if winograd is not None:
+        return winograd
     if workload.depthwise and dots.lanewise is not None:
         if workload.groups % 8:
             return None
@@ -59,24 +64,33 @@ def default_tile(
     pixels = workload.out_width * (workload.out_height * workload.n if workload.flat else 1)
     dot = dots.direct[0]
     blocks = -(-workload.channels // dot.lanes)
-    columns, vectors = best_shape(isa, dot, pixels, blocks)
+    steps = workload.depth * workload.kernel[1] // dot.terms
+    columns, vectors = best_shape(isa, dot, pixels, blocks, steps)
     parallel = threads > 1 and workload.macs >= SERIAL_MACS
     return DirectTile(columns, vectors, 0, True, parallel)
 
 
-def best_shape(isa: InstructionSet, dot: Dot, pixels: int, blocks: int) -> tuple[int, int]:
+_LONG = 64
+"""Steps of a dot product from which on the compiler leaves its loop alone. Shorter ones it unrolls
+and then wants registers for several products at once."""
+
+
+def best_shape(
+    isa: InstructionSet, dot: Dot, pixels: int, blocks: int, steps: int = _LONG
+) -> tuple[int, int]:
     """Pixels and vectors of a register tile: as many products a load as registers allow."""
     if dot.registers > 1:  # sums and narrow sums of an accumulator, weights, an input
         room = (isa.registers - 3) // (dot.registers * (2 if dot.widen else 1))
         most = 3
     else:
-        room = isa.registers - 2 if dot.widen is None else isa.registers // 2
+        spare = 1 if steps >= _LONG else 2
+        room = isa.registers - spare if dot.widen is None else isa.registers // 2
         most = 2 if isa.vector_bits > 128 else 4
 
     def cost(shape: tuple[int, int]) -> tuple[float, int]:
-        p, v = shape
-        passes = -(-pixels // p) * -(-blocks // v)  # each of p * v products, p + v loads
-        return passes * (p * v + 0.5 * (p + v)), -v
+        p, v = shape  # each step of a block multiplies size * v times and loads size + v vectors
+        parts = sum(number * (size * v + 0.5 * (size + v)) for number, size in shared(pixels, p))
+        return -(-blocks // v) * parts, -v
 
     shapes = [
         (p, v) for v in range(1, most + 1) for p in range(1, 15)
@@ -85,10 +99,47 @@ def best_shape(isa: InstructionSet, dot: Dot, pixels: int, blocks: int) -> tuple
     return min(shapes, key=cost)
 
 
+def _best_winograd(
+    workload: Workload, isa: InstructionSet, dots: Dots, threads: int
+) -> WinogradTile | None:
+    """The output tile that costs least, or None where direct products cost no more."""
+    cheap = dots.direct[0].cost if dots.direct else 4.0
+    direct = workload.macs * cheap / PRODUCTS / threads
+    costs = {
+        shape: winograd_cycles(workload, shape, threads)
+        for shape, found in dots.winograd.items()
+        if workload.channels % found[0].lanes == 0
+    }
+    shape = min(costs, key=lambda s: costs[s], default=None)
+    if shape is None or costs[shape] > direct:
+        return None
+    return _winograd_tile(workload, isa, dots.winograd[shape][0], threads, shape)
+
+
+PRODUCTS = 26
+"""16-bit products a cycle of one core with 256-bit vectors, as measured on an AMD Zen 3."""
+_BYTES = 8
+"""Weights that all cores together read a cycle when they come from beyond their own caches."""
+_CACHED = 1 << 19
+"""Bytes of weights that stay in a core's own cache."""
+
+
+def winograd_cycles(workload: Workload, shape: tuple[int, int], threads: int) -> float:
+    """About how long Winograd's algorithm takes with output tiles of this shape."""
+    tall, wide = -(-workload.out_height // shape[0]), -(-workload.out_width // shape[1])
+    points = workload.n * tall * wide * (shape[0] + 2) * (shape[1] + 2)
+    products = points * workload.depth * workload.channels / PRODUCTS
+    moved = points * (5 * workload.depth / 16 + 3 * workload.channels / 8)
+    weights = 2 * (shape[0] + 2) * (shape[1] + 2) * workload.depth * workload.channels
+    read = weights / _BYTES if weights > _CACHED else 0.0
+    return max((products + moved) / threads, read) + 0.25 * read
+
+
 def _winograd_tile(
-    workload: Workload, isa: InstructionSet, dot: Dot, threads: int
+    workload: Workload, isa: InstructionSet, dot: Dot, threads: int, shape: tuple[int, int]
 ) -> WinogradTile:
-    tall, wide = -(-workload.out_height // 2), -(-workload.out_width // 2)
+    high, across = shape
+    tall, wide = -(-workload.out_height // high), -(-workload.out_width // across)
     outer = tall * workload.n < 8
     most = 1 if outer else max(1, min(4, 32 // wide))
     rows = next(r for r in range(most, 0, -1) if tall % r == 0)
@@ -96,20 +147,27 @@ def _winograd_tile(
     blocks = -(-workload.channels // dot.lanes)
     count, vectors = best_shape(isa, dot, tiles, blocks)
     parallel = threads > 1 and workload.macs >= SERIAL_MACS
-    return WinogradTile(count, vectors, rows, outer, parallel)
+    return WinogradTile(count, vectors, rows, outer, parallel, high, across)
 
 
 def dots_for(workload: Workload, isa: InstructionSet, weights: npt.NDArray[Any]) -> Dots:
     """The exact dot products for a workload."""
     inputs, ranged = data_range(workload.data), weight_range(weights, workload.weight)
     lanewise = isa.lanewise(inputs, ranged) if workload.depthwise else None
-    return Dots(isa.dots(inputs, ranged), winograd_dots(workload, isa, weights), lanewise)
+    shapes = {
+        (high, wide): winograd_dots(workload, isa, weights, high, wide)
+        for high, wide in WINOGRAD_SHAPES
+        if (high <= workload.out_height or high == 2) and (wide <= workload.out_width or wide == 2)
+    }
+    winograd = {shape: found for shape, found in shapes.items() if found}
+    return Dots(isa.dots(inputs, ranged), winograd, lanewise)
 
 
 def suits(tile: Tile, workload: Workload, dots: Dots) -> bool:
     """Whether a tile can be used; one from a database may be of other circumstances."""
     if isinstance(tile, WinogradTile):
-        return bool(dots.winograd) and workload.channels % dots.winograd[0].lanes == 0
+        found = dots.winograd.get((tile.high, tile.wide))
+        return bool(found) and workload.channels % found[0].lanes == 0
     if isinstance(tile, DepthwiseTile):
         lanes = 8 if dots.lanewise is not None else dots.each[0].lanes if dots.each else 0
         return workload.depthwise and lanes > 0 and workload.groups % lanes == 0

@@ -159,8 +159,8 @@ class _Direct:
     def _main(self, out: Any) -> None:
         p = self.product
         row = self._row_pixels()
-        whole, rest = divmod(row, self.pixels)
-        outer = whole + bool(rest) if self._flat() else p.n * p.out_height
+        (many, size), (few, less) = write.shared(row, self.pixels)
+        outer = many + few if self._flat() else p.n * p.out_height
         groups = -(-self.blocks // self.vectors)
         short = self.blocks % self.vectors
         ragged = bool(short or p.channels % self.dot.lanes)
@@ -172,15 +172,12 @@ class _Direct:
                 self._tile(out, group, q, first, count, vectors, last)
 
             if not self._flat():
-                with write.loop(whole) as t:
-                    emit(t * self.pixels, self.pixels)
-                if rest:
-                    emit(const(whole * self.pixels, "int32"), rest)
-            elif not rest:
-                emit(q * self.pixels, self.pixels)
+                write.blocks(row, self.pixels, emit)
+            elif not few:
+                emit(q * size, size)
             else:
-                write.either(q, whole, lambda: emit(q * self.pixels, self.pixels),
-                             lambda: emit(const(whole * self.pixels, "int32"), rest))
+                write.either(q, many, lambda: emit(q * size, size),
+                             lambda: emit(many + q * less, less))
 
         def block(group: Expr, q: Expr) -> None:
             if not ragged:

@@ -117,7 +117,7 @@ def write_kernel(
                 kernel.buffers.get(head.inputs[0]) if last else None,
             )  # fmt: skip
             if isinstance(tile, WinogradTile):
-                winograd(request, dots.winograd[0], tile)
+                winograd(request, dots.winograd[tile.high, tile.wide][0], tile)
             elif isinstance(tile, DepthwiseTile) and dots.lanewise is not None:
                 depthwise_bytes(request, dots.lanewise, tile)
             elif isinstance(tile, DepthwiseTile):

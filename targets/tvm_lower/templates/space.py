@@ -4,8 +4,15 @@
 from __future__ import annotations
 
 from codesign.targets.tvm_lower.isa.base import Dot, InstructionSet
-from codesign.targets.tvm_lower.templates.choose import SERIAL_MACS, Dots, default_tile
+from codesign.targets.tvm_lower.templates.choose import (
+    PRODUCTS,
+    SERIAL_MACS,
+    Dots,
+    default_tile,
+    winograd_cycles,
+)
 from codesign.targets.tvm_lower.templates.workload import Workload
+from codesign.targets.tvm_lower.templates.write import shared
 from codesign.targets.tvm_lower.tiles import DepthwiseTile, DirectTile, Tile, WinogradTile
 
 
@@ -37,8 +44,9 @@ def candidates(
                 for outer in (True, False):
                     found += [(cost * dot.cost, DirectTile(columns, vectors, number, outer, mode))
                               for mode in modes]
-        if dots.winograd and workload.channels % dots.winograd[0].lanes == 0:
-            found += _winograd_candidates(workload, isa, dots.winograd[0], modes)
+        for shape, exact in dots.winograd.items():
+            if workload.channels % exact[0].lanes == 0:
+                found += _winograd_candidates(workload, isa, exact[0], modes, threads, shape)
     found.sort(key=lambda item: item[0])
     ordered = [tile for _, tile in found if tile != first]
     return tuple(ordered) if first is None else (first, *ordered)
@@ -54,32 +62,35 @@ def _shapes(
     """(estimated cycles a product, pixels, vectors) of register tiles worth trying."""
     room = isa.registers - 1 if dot.widen is None else isa.registers - 4
     blocks = -(-channels // dot.lanes)
-    least = -(-pixels // 1) * blocks
     found = []
     for v in (v for v in (1, 2, 3, 4) if v <= blocks):
         for p in range(1, min(pixels, 14) + 1):
-            passes = -(-pixels // p) * -(-blocks // v)
-            if p * v + v + 1 > room or (p * v < 4 and p < pixels):
+            if p * v + v + 1 > room + (v > 2) or (p * v < 4 and p < pixels):
                 continue
-            waste = passes * p * v / least
-            if waste <= 1.2 or p == min(pixels, 14):
-                found.append((waste * (1 + 0.5 * (p + v) / (p * v)), p, v))
+            if shared(pixels, p)[0][1] < p:
+                continue  # the same as with fewer pixels
+            loads = sum(number * (size * v + 0.5 * (size + v))
+                        for number, size in shared(pixels, p))  # fmt: skip
+            found.append((-(-blocks // v) * loads / (pixels * blocks), p, v))
     return found
 
 
 def _winograd_candidates(
-    workload: Workload, isa: InstructionSet, dot: Dot, modes: tuple[bool, ...]
-) -> list[tuple[float, Tile]]:
-    tall, wide = -(-workload.out_height // 2), -(-workload.out_width // 2)
+    workload: Workload, isa: InstructionSet, dot: Dot, modes: tuple[bool, ...], threads: int,
+    shape: tuple[int, int],
+) -> list[tuple[float, Tile]]:  # fmt: skip
+    high, across = shape
+    tall, wide = -(-workload.out_height // high), -(-workload.out_width // across)
     blocks = workload.channels // dot.lanes
-    waste = 4 * tall * wide / (workload.out_height * workload.out_width)
+    direct = workload.macs / PRODUCTS / threads
+    base = winograd_cycles(workload, shape, threads) / direct
     found: list[tuple[float, Tile]] = []
     for outer in (False, True):
         for rows in (1,) if outer else _divisors(tall, (1, 2, 4, 7)):
             tiles = (workload.n * tall if outer else rows) * wide
             for cost, count, vectors in _shapes(isa, dot, tiles, workload.channels):
                 if blocks % vectors == 0:
-                    total = cost * waste * dot.cost / 2.25 + 0.15
-                    found += [(total, WinogradTile(count, vectors, rows, outer, mode))
+                    total = cost * base * dot.cost
+                    found += [(total, WinogradTile(count, vectors, rows, outer, mode, *shape))
                               for mode in modes]
     return found

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stride-1 3x3 convolution by Winograd's F(2x2, 3x3), in exact integers.
+"""Stride-1 3x3 convolution by Winograd's F(m x n, 3x3) with m, n of 2 or 4, in exact integers.
 
-Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A with 16 products for 4 results instead of 36 (Lavin and Gray,
-2016). Bᵀ holds 0 and ±1 only; G is taken twice, so that it does too, and the result is divided by
-4, which is exact. For u8 inputs and s8 weights the transformed operands stay within ±1020 and
-±1143, so 16-bit multiplications do; sums wrap modulo 2^32 on the way and are right in the end
-if four times the true sum fits 32 bits, which ``fits`` proves from the weights.
+Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A (Lavin and Gray, 2016): 16 products for 4 results of F(2x2), 36 for
+16 of F(4x4), instead of 9 a result. G is scaled row by row to small integers; a result then comes
+out a known multiple of the sum, 3^i · 2^j times it. Everything is kept modulo 2^32 (unsigned, so
+that it may wrap), where dividing by 3^i is a multiplication by its inverse; a shift undoes 2^j.
+That is exact if 2^j times the sum fits 32 bits, which ``winograd_dots`` proves from the weights at
+hand, as it does that the transformed operands fit the dot product: for u8 inputs and s8 weights
+F(4x4) has inputs of at most 17340 and weights of at most 6223.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,14 +24,13 @@ from codesign.targets.tvm_lower.isa.base import Dot, InstructionSet, Range
 from codesign.targets.tvm_lower.kernel import Expr, const
 from codesign.targets.tvm_lower.templates import write
 from codesign.targets.tvm_lower.templates.request import Request, data_range
+from codesign.targets.tvm_lower.templates.winograd_steps import STEPS, shift_of
 from codesign.targets.tvm_lower.templates.workload import Workload
 from codesign.targets.tvm_lower.tiles import WinogradTile
 
-G2 = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.int64)
-"""Twice the weight transform."""
-POSITIONS = 16
 LANES = 16
 """Channels that the input transform takes at once."""
+Integers = npt.NDArray[Any]
 
 
 def fits(workload: Workload) -> bool:
@@ -40,28 +42,37 @@ def fits(workload: Workload) -> bool:
     )  # fmt: skip
 
 
-def transformed(weights: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Weights [o, k, 3, 3] as [16, o, k], four times Winograd's."""
-    # at most 9 · 127: float64 is exact, and its matrix products are fast
-    wide = weights.astype(np.float64)
-    moved: npt.NDArray[np.int64] = (G2 @ wide @ G2.T).astype(np.int64).transpose(2, 3, 0, 1)
-    return moved.reshape(POSITIONS, *weights.shape[:2])
+def transformed(weights: Integers, high: int = 2, wide: int = 2) -> npt.NDArray[np.int64]:
+    """Weights [o, k, 3, 3] as [points of a tile, o, k], scaled to integers."""
+    rows, columns = STEPS[high], STEPS[wide]
+    # small integers: float64 is exact, and its matrix products are fast
+    moved = rows.weights.astype(np.float64) @ weights.astype(np.float64) @ columns.weights.T
+    shaped: npt.NDArray[np.int64] = moved.astype(np.int64).transpose(2, 3, 0, 1)
+    return shaped.reshape(rows.points * columns.points, *weights.shape[:2])
 
 
 def winograd_dots(
-    workload: Workload, isa: InstructionSet, weights: npt.NDArray[Any]
+    workload: Workload, isa: InstructionSet, weights: Integers, high: int = 2, wide: int = 2
 ) -> tuple[Dot, ...]:
-    """Dots that take the transformed operands, if the whole is exact."""
+    """Dots that take the transformed operands of tiles of ``high`` by ``wide`` results, if the
+    whole is exact."""
     if not fits(workload):
         return ()
-    inputs = data_range(workload.data)
-    sums = np.abs(weights.astype(np.int64)).sum(axis=(1, 2, 3)).max(initial=0)
-    if 4 * int(sums) * inputs.limit >= 2**31:
+    rows, columns, inputs = STEPS[high], STEPS[wide], data_range(workload.data)
+    flat = weights.astype(np.int64).reshape(len(weights), -1)
+    above = np.where(flat > 0, flat, 0).sum(axis=1)
+    below = above - flat.sum(axis=1)
+    least, most = -min(inputs.low, 0), max(inputs.high, 0)
+    sums = max(int((above * most + below * least).max(initial=0)),
+               int((below * most + above * least).max(initial=0)))
+    if sums << (rows.shift + columns.shift) >= 2**31:
         return ()
-    # Two differences or sums of two inputs; three weights in each of two directions.
-    low, high = min(inputs.low, -inputs.high), max(inputs.high, -inputs.low)
-    data = Range(2 * (low + min(inputs.low, 0)), 2 * (high + max(inputs.high, 0)))
-    limit = int(np.abs(transformed(weights)).max(initial=0))
+    both = np.kron(rows.inputs, columns.inputs)
+    plus = np.where(both > 0, both, 0).sum(axis=1)
+    minus = np.where(both < 0, both, 0).sum(axis=1)
+    data = Range(int((plus * inputs.low + minus * inputs.high).min()),
+                 int((plus * inputs.high + minus * inputs.low).max()))
+    limit = int(np.abs(transformed(weights, high, wide)).max(initial=0))
     return tuple(d for d in isa.dots(data, Range(-limit, limit)) if d.data == "int16")
 
 
@@ -70,11 +81,22 @@ def winograd(request: Request, dot: Dot, tile: WinogradTile) -> None:
     _Winograd(request, dot, tile).write()
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A tile of results: its image, its first row and column."""
+
+    n: Expr
+    top: Expr
+    left: Expr
+
+
 class _Winograd:
     def __init__(self, request: Request, dot: Dot, tile: WinogradTile) -> None:
         self.request, self.dot, self.tile = request, dot, tile
+        self.down, self.along = STEPS[tile.high], STEPS[tile.wide]
+        self.points = self.down.points * self.along.points
         p = self.product = request.product
-        self.tall, self.wide = -(-p.out_height // 2), -(-p.out_width // 2)
+        self.tall, self.wide = -(-p.out_height // tile.high), -(-p.out_width // tile.wide)
         self.rows = next(r for r in range(min(tile.rows, self.tall), 0, -1) if self.tall % r == 0)
         self.chunks = p.n * self.tall // self.rows
         self.blocks = -(-p.channels // dot.lanes)
@@ -97,40 +119,40 @@ class _Winograd:
         if not self.tile.channels_outer:
             tiles = self.rows * self.wide
             with write.loop(self.chunks, self.parallel) as chunk:
-                moved = write.array(POSITIONS * tiles * depth, "int16")
+                moved = write.array(self.points * tiles * depth, "int16")
                 self._transform(moved, chunk, const(0, "int32"), tiles)
                 with write.loop(self.groups) as group:
                     self._group(moved, group, tiles, chunk * tiles)
             return
         tiles = self.chunks * self.rows * self.wide
-        moved = write.array(POSITIONS * tiles * depth, "int16")
+        moved = write.array(self.points * tiles * depth, "int16")
         with write.loop(self.chunks, self.parallel) as chunk:
             self._transform(moved, chunk, chunk * (self.rows * self.wide), tiles)
         with write.loop(self.groups, self.parallel) as group:
             self._group(moved, group, tiles, const(0, "int32"))
 
     def _packed(self) -> npt.NDArray[Any]:
-        """Transformed weights [group, position, step, vector, lane, term]."""
+        """Transformed weights [group, point, step, vector, lane, term]."""
         p, dot = self.product, self.dot
-        moved = transformed(self.request.weights)
-        wide = np.zeros((POSITIONS, self.blocks * dot.lanes, p.depth), dot.weight)
+        moved = transformed(self.request.weights, self.tile.high, self.tile.wide)
+        wide = np.zeros((self.points, self.blocks * dot.lanes, p.depth), dot.weight)
         wide[:, : p.channels] = moved
         shaped = wide.reshape(
-            POSITIONS, self.groups, self.vectors, dot.lanes, self.steps, dot.terms
+            self.points, self.groups, self.vectors, dot.lanes, self.steps, dot.terms
         )
         return shaped.transpose(1, 0, 4, 2, 3, 5).reshape(-1)
 
     # Input
 
     def _transform(self, moved: Any, chunk: Expr, first: Expr, tiles: int) -> None:
-        """Transform the rows of a chunk into ``moved`` [16, tiles, depth] from tile ``first``."""
-        p = self.product
-        depth, width = p.depth, 2 * self.wide + 2
-        tall = 2 * self.rows + 2
+        """Transform the rows of a chunk into ``moved`` [points, tiles, depth] from ``first`` on."""
+        p, high, step = self.product, self.tile.high, self.tile.wide
+        depth, width = p.depth, step * self.wide + 2
+        tall = high * self.rows + 2
         image = write.array(tall * width * depth, "int16")
         per_image = self.tall // self.rows
         n = tirx.floordiv(chunk, per_image)
-        top = tirx.floormod(chunk, per_image) * (2 * self.rows) - p.padding[0]
+        top = tirx.floormod(chunk, per_image) * (high * self.rows) - p.padding[0]
         with write.loop(tall) as row:
             start, h = row * (width * depth), top + row
             with build.If(tirx.all(h >= 0, h < p.height)):
@@ -139,10 +161,11 @@ class _Winograd:
                 with build.Else():
                     self._zeros(image, start, width * depth)
         chunks = depth // LANES
+        half = write.array(self.points * LANES, "int16")
         with write.loop(self.rows) as ty, write.loop(self.wide) as tx, write.loop(chunks) as c:
-            source = (ty * 2 * width + tx * 2) * depth + c * LANES
+            source = (ty * high * width + tx * step) * depth + c * LANES
             target = (first + ty * self.wide + tx) * depth + c * LANES
-            self._one(image, source, width * depth, moved, target, tiles * depth)
+            self._one(image, source, width * depth, half, moved, target, tiles * depth)
 
     def _row(self, image: Any, start: Expr, n: Expr, h: Expr, width: int) -> None:
         p = self.product
@@ -165,51 +188,47 @@ class _Winograd:
             write.store(image, start + i * LANES, write.zeros("int16", LANES), LANES)
 
     def _one(
-        self, image: Any, source: Expr, pitch: int, moved: Any, target: Expr, plane: int
-    ) -> None:
+        self, image: Any, source: Expr, pitch: int, half: Any, moved: Any, target: Expr,
+        plane: int,
+    ) -> None:  # fmt: skip
         """Bᵀ d B of one tile and LANES channels."""
-        depth = self.product.depth
-        half = write.array(POSITIONS * LANES, "int16")
-
-        def get(i: int, j: int) -> Expr:
-            return write.load(half, const((i * 4 + j) * LANES, "int32"), LANES)
-
-        for j in range(4):
-            d = [write.load(image, source + i * pitch + j * depth, LANES) for i in range(4)]
-            for i, value in enumerate(_input(d)):
-                write.store(half, const((i * 4 + j) * LANES, "int32"), value, LANES)
-        for i in range(4):
-            for j, value in enumerate(_input([get(i, j) for j in range(4)])):
-                write.store(moved, target + (i * 4 + j) * plane, value, LANES)
+        depth, down, along = self.product.depth, self.down, self.along
+        for j in range(along.points):
+            d = [write.load(image, source + i * pitch + j * depth, LANES)
+                 for i in range(down.points)]
+            for i, value in enumerate(down.input(d)):
+                write.store(half, const((i * along.points + j) * LANES, "int32"), value, LANES)
+        for i in range(down.points):
+            d = [write.load(half, const((i * along.points + j) * LANES, "int32"), LANES)
+                 for j in range(along.points)]
+            for j, value in enumerate(along.input(d)):
+                write.store(moved, target + (i * along.points + j) * plane, value, LANES)
 
     # Products and output
 
     def _group(self, moved: Any, group: Expr, tiles: int, first: Expr) -> None:
         """All tiles of one group of output channels; ``first`` is the first tile's number."""
-        sums = write.array(POSITIONS * tiles * self.span, "int32")
-        count = min(self.tile.tiles, tiles)
-        whole, rest = divmod(tiles, count)
-        with write.loop(POSITIONS) as position:
-            with write.loop(whole) as t:
-                self._products(moved, sums, group, position, t * count, count, tiles)
-            if rest:
-                self._products(moved, sums, group, position, const(whole * count, "int32"), rest,
-                               tiles)
+        sums = write.array(self.points * tiles * self.span, "int32")
+        with write.loop(self.points) as point:
+            write.blocks(tiles, self.tile.tiles, lambda t, count: self._products(
+                moved, sums, group, point, t, count, tiles))
+        half = write.array(self.down.results * self.along.points * self.span, "uint32")
         with write.loop(tiles) as t:
-            self._results(sums, group, t, first + t, tiles)
+            self._results(sums, half, group, t, first + t, tiles)
 
     def _products(
-        self, moved: Any, sums: Any, group: Expr, position: Expr, tile: Expr, count: int,
+        self, moved: Any, sums: Any, group: Expr, point: Expr, tile: Expr, count: int,
         tiles: int,
     ) -> None:  # fmt: skip
         dot, vectors, depth = self.dot, self.vectors, self.product.depth
         lanes, terms = dot.lanes, dot.terms
         size = lanes * terms
-        total = write.array(count * vectors * lanes, "int32")
+        kind = f"uint32x{lanes}"
+        total = write.array(count * vectors * lanes, "uint32")
         for s in range(count * vectors):
-            write.store(total, const(s * lanes, "int32"), write.zeros("int32", lanes), lanes)
-        data = (position * tiles + tile) * depth
-        weights = (group * POSITIONS + position) * (self.steps * vectors * size)
+            write.store(total, const(s * lanes, "int32"), write.zeros("uint32", lanes), lanes)
+        data = (point * tiles + tile) * depth
+        weights = (group * self.points + point) * (self.steps * vectors * size)
         with write.loop(self.steps) as k:
             at = weights + k * (vectors * size)
             columns = [write.load(self.weights, at + b * size, size) for b in range(vectors)]
@@ -217,71 +236,77 @@ class _Winograd:
                 word = write.load(moved, data + t * depth + k * terms, terms)
                 for b in range(vectors):
                     place = const((t * vectors + b) * lanes, "int32")
-                    old = write.load(total, place, lanes)
-                    write.store(total, place, dot.add(old, word, columns[b]), lanes)
+                    product = tirx.reinterpret(kind, dot.first(word, columns[b]))
+                    write.store(total, place, write.load(total, place, lanes) + product, lanes)
         for t in range(count):
             for b in range(vectors):
                 value = write.load(total, const((t * vectors + b) * lanes, "int32"), lanes)
-                place = (position * tiles + tile + t) * self.span + b * lanes
-                write.store(sums, place, value, lanes)
+                place = (point * tiles + tile + t) * self.span + b * lanes
+                write.store(sums, place, tirx.reinterpret(f"int32x{lanes}", value), lanes)
 
-    def _results(self, sums: Any, group: Expr, tile: Expr, number: Expr, tiles: int) -> None:
-        """Transform the sums of a tile back, finish and store its four pixels."""
+    def _results(
+        self, sums: Any, half: Any, group: Expr, tile: Expr, number: Expr, tiles: int
+    ) -> None:
+        """Transform the sums of a tile back, finish and store its pixels."""
         p, lanes, span = self.product, self.dot.lanes, self.span
+        down, along, kind = self.down, self.along, f"uint32x{lanes}"
         row = tirx.floordiv(number, self.wide)
-        column = tirx.floormod(number, self.wide) * 2
-        n, top = tirx.floordiv(row, self.tall), tirx.floormod(row, self.tall) * 2
-        result = write.array(4 * span, "int32")
+        place = _Place(
+            tirx.floordiv(row, self.tall), tirx.floormod(row, self.tall) * down.results,
+            tirx.floormod(number, self.wide) * along.results,
+        )  # fmt: skip
         for b in range(self.vectors):
-            half = write.array(8 * lanes, "int32")
-            for j in range(4):
+            for j in range(along.points):
                 m = [
-                    write.load(sums, ((i * 4 + j) * tiles + tile) * span + b * lanes, lanes)
-                    for i in range(4)
-                ]
-                for i, value in enumerate(_output(m)):
-                    write.store(half, const((i * 4 + j) * lanes, "int32"), value, lanes)
-            for u in range(2):
-                m = [write.load(half, const((u * 4 + j) * lanes, "int32"), lanes)
-                     for j in range(4)]
-                for v, value in enumerate(_output(m)):
-                    quarter = value >> tirx.Broadcast(const(2, "int32"), lanes)
-                    scaled = self.epilogue.vector(quarter, group * self.vectors + b, lanes)
-                    at = const((u * 2 + v) * span + b * lanes, "int32")
-                    write.store(result, at, scaled, lanes)
-        for u in range(2):
-            for v in range(2):
-                conditions = []
-                if u and p.out_height % 2:
-                    conditions.append(top + 1 < p.out_height)
-                if v and p.out_width % 2:
-                    conditions.append(column + 1 < p.out_width)
-                at = (u * 2 + v) * span
-                place = (n, top + u, column + v)
-                if conditions:
-                    with write.when(tirx.all(*conditions)):
-                        self._finish(result, at, group, place)
-                else:
-                    self._finish(result, at, group, place)
+                    tirx.reinterpret(kind, write.load(
+                        sums, ((i * along.points + j) * tiles + tile) * span + b * lanes, lanes))
+                    for i in range(down.points)
+                ]  # fmt: skip
+                for i, value in enumerate(down.even(m)):
+                    at = const((i * along.points + j) * span + b * lanes, "int32")
+                    write.store(half, at, value, lanes)
+        with write.loop(down.results) as u:
+            if p.out_height % down.results:
+                with write.when(place.top + u < p.out_height):
+                    self._line(half, group, u, place)
+            else:
+                self._line(half, group, u, place)
+
+    def _line(self, half: Any, group: Expr, u: Expr, place: _Place) -> None:
+        """Finish and store row ``u`` of a tile of results."""
+        p, lanes, span, along = self.product, self.dot.lanes, self.span, self.along
+        result = write.array(along.results * span, "int32")
+        for b in range(self.vectors):
+            m = [write.load(half, (u * along.points + j) * span + b * lanes, lanes)
+                 for j in range(along.points)]
+            for v, value in enumerate(along.output(m)):
+                sums = self._divided(value, max(self.down.scales) * along.scales[v])
+                scaled = self.epilogue.vector(sums, group * self.vectors + b, lanes)
+                write.store(result, const(v * span + b * lanes, "int32"), scaled, lanes)
+        for v in range(along.results):
+            if p.out_width % along.results and v:
+                with write.when(place.left + v < p.out_width):
+                    self._finish(result, v * span, group, place, u, v)
+            else:
+                self._finish(result, v * span, group, place, u, v)
+
+    def _divided(self, value: Expr, scale: int) -> Expr:
+        """A vector of ``scale`` times the sums, modulo 2^32, as the sums."""
+        lanes, odd = self.dot.lanes, self.down.odd * self.along.odd
+        if odd > 1:
+            value = value * tirx.Broadcast(const(pow(odd, -1, 2**32), "uint32"), lanes)
+        shift = tirx.Broadcast(const(shift_of(scale), "int32"), lanes)
+        return tirx.reinterpret(f"int32x{lanes}", value) >> shift
 
     def _finish(
-        self, result: Any, at: int, group: Expr, place: tuple[Expr, Expr, Expr]
+        self, result: Any, at: int, group: Expr, place: _Place, u: Expr, v: int
     ) -> None:
-        n, h, w = place
+        zero = const(0, "int32")
         for first, count in write.powers(self.span):
             channel = group * self.span + first
             self.epilogue.store(
                 self.out, result, const(at + first, "int32"), count,
-                lambda v: self.product.index((n, h, const(0, "int32"), w, channel + v)),  # noqa: B023
+                lambda c: self.product.index(
+                    (place.n, place.top + u, zero, place.left + v, channel + c)),  # noqa: B023
                 self.request.out_index,
             )  # fmt: skip
-
-
-def _input(d: list[Expr]) -> list[Expr]:
-    """Bᵀ along one direction."""
-    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
-
-
-def _output(m: list[Expr]) -> list[Expr]:
-    """Aᵀ along one direction."""
-    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]

@@ -30,10 +30,29 @@ def when(condition: Expr) -> Iterator[None]:
         yield
 
 
+def shared(count: int, most: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """``count`` things in as few blocks of at most ``most`` as will do, as even as they go:
+    (number, size) of the larger blocks, then of those smaller by one."""
+    blocks = -(-count // most)
+    size = -(-count // blocks)
+    few = blocks * size - count
+    return (blocks - few, size), (few, size - 1)
+
+
+def blocks(count: int, most: int, body: Callable[[Expr, int], None]) -> None:
+    """``body`` (first, size) for each block of ``shared``."""
+    start = 0
+    for number, size in shared(count, most):
+        if number:
+            with loop(number) as block:
+                body(start + block * size, size)
+        start += number * size
+
+
 def either(
     index: Expr, whole: int, many: Callable[[], None], last: Callable[[], None]
 ) -> None:
-    """``many`` for ``index`` below ``whole``, ``last`` for ``index == whole``."""
+    """``many`` for ``index`` below ``whole``, ``last`` from there on."""
     if whole == 0:
         last()
         return
@@ -45,7 +64,8 @@ def either(
 
 
 def array(size: int, dtype: str) -> Any:
-    """A local array of ``size`` elements; small ones become registers or stack."""
+    """A local array of ``size`` elements. TVM puts it on the stack below one kB, where the
+    compiler may keep it in registers, else in a workspace, which takes a call."""
     return build.alloc_buffer((size,), dtype, scope="global")
 
 
