@@ -78,7 +78,13 @@ class MeasuredDatabase:
                 "another or free the folder"
             ) from error
         with closing(connection):
-            yield connection
+            try:
+                yield connection
+            except sqlite3.OperationalError as error:
+                raise InputError(
+                    f"the database of measured layers {self.path} cannot be used: {error}; what "
+                    "was kept before is not lost"
+                ) from error
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS)
