@@ -72,7 +72,8 @@ def test_a_full_disk_loses_nothing(which: str, tmp_path: Path) -> None:
         measured = MeasuredDatabase(path)
         for i in range(int(kept)):
             timing = measured.get(f"k{i}", "m")
-            assert timing is not None and timing.samples_ms == (1.0 + i,)
+            assert timing is not None
+            assert timing.samples_ms == (1.0 + i,)
         measured.put("more", "m", "layer", timing)
         assert len(measured) >= int(kept) + 1
 

@@ -87,7 +87,7 @@ def test_quantized_network_equals_the_integer_reference_bit_for_bit(format: str)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "repvgg_a0", "ghostnet"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2", "repvgg_a0", "ghostnet"])
 def test_larger_networks(name: str) -> None:
     model, x = network(name)
     made, _ = compiled(model)
