@@ -104,7 +104,7 @@ def _best_winograd(
 ) -> WinogradTile | None:
     """The output tile that costs least, or None where direct products cost no more."""
     cheap = dots.direct[0].cost if dots.direct else 4.0
-    direct = workload.macs * cheap / PRODUCTS / threads
+    direct = workload.macs * cheap * _DIRECT / PRODUCTS / threads
     costs = {
         shape: winograd_cycles(workload, shape, threads)
         for shape, found in dots.winograd.items()
@@ -118,8 +118,10 @@ def _best_winograd(
 
 PRODUCTS = 26
 """16-bit products a cycle of one core with 256-bit vectors, as measured on an AMD Zen 3."""
-_BYTES = 8
-"""Weights that all cores together read a cycle when they come from beyond their own caches."""
+_BYTES = 4
+"""Weights that all cores together read a cycle in a network, whose weights no cache holds."""
+_DIRECT = 1.25
+"""Direct products reach so much less of ``PRODUCTS`` than Winograd's, whose loops are longer."""
 _CACHED = 1 << 19
 """Bytes of weights that stay in a core's own cache."""
 
