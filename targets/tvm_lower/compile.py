@@ -51,7 +51,8 @@ def compile_graph(
     """The executable of ``graph``; it has one function, ``main``. See ``lower`` for options."""
     module = lower(graph, machine, tiles, as_stored)
     # Sums that TVM lets share memory with a larger array are not kept in registers.
-    with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
+    config = {"tirx.disable_storage_rewrite": machine.arch == "x86_64"}
+    with tvm.transform.PassContext(config=config):
         return tvm.compile(module, tvm_target(machine), relax_pipeline=pipeline())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from codesign.targets.base import Timing
 from codesign.targets.measured import MeasuredDatabase
 from codesign.targets.tuning.database import TuningDatabase
 from codesign.targets.tuning.protocol import Reply, Request
@@ -24,6 +25,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from codesign.errors import InputError
+from codesign.targets.base import Timing
 from codesign.targets.base import Timing
 from codesign.targets.measured import MeasuredDatabase
 from codesign.targets.tuning.database import Trial, TuningDatabase
@@ -74,7 +76,7 @@ def test_a_full_disk_loses_nothing(which: str, tmp_path: Path) -> None:
             timing = measured.get(f"k{i}", "m")
             assert timing is not None
             assert timing.samples_ms == (1.0 + i,)
-        measured.put("more", "m", "layer", timing)
+        measured.put("more", "m", "layer", Timing((0.5,)))
         assert len(measured) >= int(kept) + 1
 
 

@@ -169,7 +169,7 @@ def suits(tile: Tile, workload: Workload, dots: Dots) -> bool:
     """Whether a tile can be used; one from a database may be of other circumstances."""
     if isinstance(tile, WinogradTile):
         found = dots.winograd.get((tile.high, tile.wide))
-        return bool(found) and workload.channels % found[0].lanes == 0
+        return found is not None and workload.channels % found[0].lanes == 0
     if isinstance(tile, DepthwiseTile):
         lanes = 8 if dots.lanewise is not None else dots.each[0].lanes if dots.each else 0
         return workload.depthwise and lanes > 0 and workload.groups % lanes == 0
