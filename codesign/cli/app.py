@@ -122,7 +122,8 @@ design_options = _options(
         "--objective",
         default="auto",
         show_default=True,
-        help="latency, size, loss or bops. auto: loss under a latency or size limit, else size.",
+        help="latency, size, loss or bops; FPGA boards: latency, size, loss, throughput, energy or "
+        "traffic. auto: loss under a latency or size limit, else size (boards: latency).",
     ),
     click.option("--max-latency-ms", type=float, help="Limit on the sum of layer latencies."),
     click.option(

@@ -9,7 +9,7 @@ from typing import Any
 
 from codesign.errors import InfeasibleError, InputError
 from codesign.flow.joint import JointProblem, JointResult, joint_problem, solve
-from codesign.flow.options import BOARD_LIMITS, DesignOptions
+from codesign.flow.options import BOARD_LIMITS, BOARD_OBJECTIVES, DesignOptions
 from codesign.flow.tables import Tables, limits
 from codesign.ir.graph import Graph
 from codesign.solvers.solution import Solution, Status
@@ -22,7 +22,7 @@ FUSION = True
 _TO_JOINT = {"latency": ("latency_ms", Decimal(1)), "size": ("size_kb", Decimal(1) / 1024),
              "loss": ("loss", Decimal(1))}  # fmt: skip
 _BOARD_KEYS = {"energy": "energy_uj", "traffic": "traffic_kb"}
-_OBJECTIVES = ("latency", "size", "loss")
+_OBJECTIVES = ("latency", "size", "loss", *BOARD_OBJECTIVES)
 
 
 def goal_of(options: DesignOptions) -> str:
@@ -103,13 +103,23 @@ def solve_hardware(
             f"{options.network} on {device.board}: no design was found in "
             f"{options.time_limit} seconds; give more time"
         )
-    unit = Decimal(1000) / device.clock_hz if goal == "latency" else Decimal(1)  # cycles to ms
-    objective, bound = (None if v is None else v * unit for v in (proof.objective, proof.bound))
+    objective, bound = (_in_unit(goal, v, device) for v in (proof.objective, proof.bound))
     solution = Solution(
         proof.status, "joint", proof.seconds, options.network, objective, bound,
         result.accelerator.name, result.formats, None, proof.solved, proof.pruned,
     )  # fmt: skip
     return solution, hardware_of(result, device), _with_latency(tables, result), problem
+
+
+def _in_unit(goal: str, value: Decimal | None, device: Device) -> Decimal | None:
+    """A certificate's number in ms (latency), images/s (throughput) or µJ (energy)."""
+    if value is None:
+        return None
+    if goal == "latency":
+        return value * 1000 / device.clock_hz
+    if goal == "throughput":
+        return round(Decimal(device.clock_hz) / value, 6)
+    return value / 10**6 if goal == "energy" else value
 
 
 def hardware_of(result: JointResult, device: Device) -> Hardware:

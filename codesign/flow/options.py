@@ -14,6 +14,9 @@ OBJECTIVES = ("latency", "size", "loss", "bops")
 SENSITIVITIES = ("auto", "hessian", "measured", "noise", "weight-only")
 CALIBRATIONS = ("minmax", "percentile", "mse", "entropy")
 
+BOARD_OBJECTIVES = ("throughput", "energy", "traffic")
+"""What only FPGA boards minimise (throughput: maximise): images/s, µJ and bytes of one image."""
+
 BOARD_LIMITS = ("dsp", "lut", "ff", "ramb18", "energy", "traffic", "fps")
 """Metrics that only FPGA boards limit: blocks, or a share of the part's (``dsp=80%``); energy in
 µJ and traffic in KiB of one image; fps is a least rate."""
@@ -42,7 +45,8 @@ class DesignOptions:
     """``.npz`` with arrays ``x`` and ``y``: inputs and labels that accuracy is measured on."""
     formats: tuple[str, ...] = ("w8a8", "w4a8")
     objective: str = "auto"
-    """latency, size, loss or bops; ``auto``: loss if latency or size is limited, else size."""
+    """latency, size, loss or bops; ``auto``: loss if latency or size is limited, else size (FPGA
+    boards: else latency). FPGA boards: latency, size, loss, throughput, energy or traffic."""
     max_latency_ms: float | None = None
     max_size_kb: float | None = None
     """1 kB = 1000 bytes."""
@@ -89,8 +93,9 @@ class DesignOptions:
         self._needs()
 
     def _choices(self) -> None:
+        goals = ("auto", *OBJECTIVES, *(BOARD_OBJECTIVES if self._board else ()))
         for name, allowed in (
-            ("objective", ("auto", *OBJECTIVES)),
+            ("objective", goals),
             ("sensitivity", SENSITIVITIES),
             ("calibration", CALIBRATIONS),
         ):

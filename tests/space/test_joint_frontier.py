@@ -133,7 +133,7 @@ def test_nothing_to_draw_and_bad_metrics(tmp_path: Path) -> None:
     with pytest.raises(InfeasibleError, match=r"^infeasible: "):
         Explorer(asked).run()
     options = DesignOptions("zoo:digits", target="ultra96")
-    with pytest.raises(InputError, match=r"^--x 'bops': expected one of latency, energy, "):
+    with pytest.raises(InputError, match=r"^--x 'bops': expected one of latency, throughput, "):
         pareto(options, tmp_path, x="bops")
 
 

@@ -112,4 +112,5 @@ def everything() -> frozenset[str]:
 
 
 UNREACHED = frozenset({"depthwise residual", "depthwise res_signed", "load repeat_y"})
-"""What the generators of networks never ask for; other tests do (``tests/fpga/hw``)."""
+"""What the generators of networks never ask for. Residuals are in the random commands of
+``tests/fpga/hw`` (``outside.py``), repeated rows in its loader tests."""
