@@ -5,8 +5,8 @@ Commands are events; what they move is a fluid. Each transfer has a rate that it
 (``work``); reads together fill at most the port's beat, writes likewise, and all together at most
 what the memory gives. Between two events the rates are constant, shared fairly. A unit takes its
 next command before the last one's results are all in memory, as the hardware does. Fixed times
-(``Fixed``) were set by hand on two simulated runs; ``benchmarks/fpga.py --simulate`` prints the error
-of each layer, docs/evidence.md has the errors on the runs they were not set on.
+(``Fixed``) were set by hand on two simulated runs; ``benchmarks/fpga.py --simulate`` prints the
+error of each layer, docs/evidence.md has the errors on the runs they were not set on.
 """
 
 from __future__ import annotations
