@@ -89,7 +89,7 @@ def measure(network: str, asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    """The command line."""
+    """The command line; 1 if a network could not be done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", default="digits,resnet8")
     parser.add_argument("--mhz", type=int, default=100)
@@ -99,12 +99,14 @@ def main() -> int:
     parser.add_argument("--dsp", type=int, default=156)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    failed = False
     for network in asked.networks.split(","):
         try:
             row = measure(network, asked)
         except CodesignError as error:
             print(f"{network}: {error}", file=sys.stderr)
+            failed = True
             continue
         rows.append(row)
         if not asked.json:
@@ -119,7 +121,7 @@ def main() -> int:
             )
     if asked.json:
         print(json.dumps(rows, indent=1, default=str))
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -170,9 +170,8 @@ def measure(network: str, board: str, asked: argparse.Namespace) -> dict[str, An
         weights = data_root() / "mlperf_tiny" / "resnet8_cifar10.h5"
     options = DesignOptions(f"zoo:{network}", formats=tuple(names), weights=weights)
     prepared = prepare(options, SILENT)
-    limits = {k: int(v) for k, v in (part.split("=") for part in asked.limits.split(",") if part)}
     began = time.perf_counter()
-    result = chosen(prepared, board, names, limits, asked.budget)
+    result = chosen(prepared, board, names, asked.limits, asked.budget)
     if result.accelerator is None:
         raise CodesignError(f"no accelerator: {result.why}")
     hardware = hardware_of(result, device)
@@ -229,25 +228,40 @@ def measure(network: str, board: str, asked: argparse.Namespace) -> dict[str, An
     return row
 
 
+def limits_of(text: str) -> dict[str, int]:
+    """``dsp=211,ramb18=186`` as numbers."""
+    found = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        if not name or not value.isdecimal():
+            raise argparse.ArgumentTypeError(f"{part!r}: expected NAME=NUMBER, such as dsp=211")
+        found[name] = int(value)
+    return found
+
+
 def main() -> int:
-    """The command line."""
+    """The command line; 1 if a network could not be done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", default="digits,resnet8,resnet18,mobilenetv2,mnasnet_a1")
     parser.add_argument("--boards", default="ultra96,pynq-z2")
     parser.add_argument("--formats", default="w8a8")
     parser.add_argument("--budget", type=float, default=0.5, help="share of the loss's range")
-    parser.add_argument("--limits", default="", help="of resources: dsp=211,ramb18=186")
+    parser.add_argument(
+        "--limits", type=limits_of, default={}, help="of resources: dsp=211,ramb18=186"
+    )
     parser.add_argument("--simulate", action="store_true")
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    failed = False
     for network in asked.networks.split(","):
         for board in asked.boards.split(","):
             try:
                 row = measure(network, board, asked)
             except CodesignError as error:
                 print(f"{network} on {board}: {error}", file=sys.stderr)
+                failed = True
                 continue
             rows.append(row)
             if not asked.json:
@@ -266,7 +280,7 @@ def main() -> int:
                 )
     if asked.json:
         print(json.dumps(rows, indent=1, default=str))
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":
