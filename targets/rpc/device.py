@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import socket
 import threading
@@ -49,6 +50,7 @@ class Device:
         Raises ToolNotFoundError that says what is missing.
         """
         if self not in _sessions:
+            gc.collect()  # an earlier session that only a cycle of objects holds is still served
             _sessions[self] = self._connect()
         return _sessions[self]
 
