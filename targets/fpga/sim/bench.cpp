@@ -106,7 +106,12 @@ struct Dram {
   }
 };
 
-struct Check { int unit; u64 count, address; std::string file, label; };
+struct Check {
+  int unit;
+  u64 count, address;
+  u64 tail, lanes, size;  // last block's first byte, its lanes that are compared, bytes of a lane
+  std::string file, label;
+};
 struct Mismatch { std::string label; u64 address, offset; int expected, got; u64 cycle, bytes; };
 
 struct Bench {
@@ -227,7 +232,9 @@ struct Bench {
     std::vector<u8> want((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
     u64 wrong = 0, first = 0;
     for (u64 k = 0; k < want.size(); k++)
-      if (dram.bytes[check.address + k] != want[k] && !wrong++) first = k;
+      if ((k < check.tail || (k - check.tail) / check.size % 8 < check.lanes) &&
+          dram.bytes[check.address + k] != want[k] && !wrong++)
+        first = k;
     if (wrong)
       mismatches.push_back({check.label, check.address, first, want[first],
                             dram.bytes[check.address + first], now, wrong});
@@ -385,9 +392,10 @@ int main(int argc, char **argv) {
       memcpy(&dram.bytes[address], data.data(), data.size());
       puts("{\"kind\":\"loaded\"}");
       fflush(stdout);
-    } else if (what == "check") {  // unit count address file label
+    } else if (what == "check") {  // unit count address tail lanes size file label
       Check check;
-      words >> check.unit >> check.count >> check.address >> check.file >> check.label;
+      words >> check.unit >> check.count >> check.address >> check.tail >> check.lanes;
+      words >> check.size >> check.file >> check.label;
       bench->checks[check.unit].push_back(check);
     } else if (what == "forget") {  // checks
       for (auto &checks : bench->checks) checks.clear();

@@ -45,7 +45,11 @@ def regions_of(
         place = program.places[value]
         expected = place.pack(reference[value])
         shape = (place.blocks, place.rows, place.columns)
-        found.append(Region(layer, unit, number, place.address, expected, shape, place.wide))
+        found.append(
+            Region(
+                layer, unit, number, place.address, expected, shape, place.wide, place.channels
+            )
+        )
     return tuple(found)
 
 

@@ -34,6 +34,24 @@ class Region:
     shape: tuple[int, ...] = ()
     """[blocks, height, width] of the tensor, to name the place of a difference."""
     wide: bool = False
+    channels: int = 0
+    """Channels that mean something; 0: all of ``shape``. What stands in the last block's lanes
+    behind them is never compared: it may be anything there (a residual out of a wider tensor, a
+    clip whose range has no 0), and every reader gives those lanes weight 0 or leaves them out."""
+
+    @property
+    def tail(self) -> tuple[int, int]:
+        """First byte of the last block, and how many of its lanes mean something."""
+        if not self.channels:
+            return len(self.expected), 8
+        blocks, height, width = self.shape
+        start = (blocks - 1) * height * width * 8 * (2 if self.wide else 1)
+        return start, self.channels - 8 * (blocks - 1)
+
+    def compared(self, byte: int) -> bool:
+        """Whether a byte belongs to a channel that means something."""
+        start, lanes = self.tail
+        return byte < start or (byte - start) // (2 if self.wide else 1) % 8 < lanes
 
     def position(self, byte: int) -> str:
         """The tensor's element that a byte belongs to."""

@@ -249,7 +249,11 @@ class VerilatorSession(Session):
             path.write_bytes(region.expected)
             paths.append(path)
             unit = UNITS.index(region.unit)
-            self._say(f"check {unit} {region.count} {region.address} {path} {k}")
+            tail, lanes = region.tail
+            self._say(
+                f"check {unit} {region.count} {region.address} {tail} {lanes} "
+                f"{1 + region.wide} {path} {k}"
+            )
         self._say(f"run {address} {base} {limit} {watchdog}")
         said = self._hear("run", progress)
         for path in paths:

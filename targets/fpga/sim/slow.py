@@ -135,7 +135,10 @@ class _Run:
             if region.unit != unit or region.count != count:
                 continue
             got = self.memory.data[region.address : region.address + len(region.expected)]
-            wrong = [k for k, (a, b) in enumerate(zip(region.expected, got)) if a != b]
+            wrong = [
+                k for k, (a, b) in enumerate(zip(region.expected, got))
+                if a != b and region.compared(k)
+            ]  # fmt: skip
             if wrong:
                 at = wrong[0]
                 self.differences.append(

@@ -169,6 +169,15 @@ def test_first_difference_is_named(session: Session) -> None:
     with pytest.raises(RunError) as caught:
         result.require_equal()
     assert "layer 'conv': channel 11, row 1, column 0: expected 9, got 0" in str(caught.value)
+    for channels in (11, 12):  # byte 75 is of channel 11: behind the tensor's 11 channels, or not
+        result = session.run(0, commands, [replace(region, channels=channels)])
+        assert len(result.differences) == channels - 11
+
+
+def test_lanes_behind_the_channels_may_hold_anything() -> None:
+    """Seed 298: a slice of a concat is a residual, whose other channels reach the lanes behind."""
+    with open_session(COVERING[2], MEMORY, TEST) as opened:
+        assert check_networks(opened, range(298, 299)) == 1
 
 
 def test_board_memories() -> None:
