@@ -116,9 +116,10 @@ class Context:
 
     def load_image(
         self, job: Job, source: Place, layout: Layout, base: int, block: int, blocks: int,
-        rows: Rows, placed_row: int = 0,
+        rows: Rows, placed_row: int = 0, written: Sequence[Access] = (),
     ) -> Access:  # fmt: skip
-        """Load rows of an image into the engine's activation buffer at ``base`` (of row 0)."""
+        """Load rows of an image into the engine's activation buffer at ``base`` (of row 0).
+        ``written``: the words, where they are not simply those from ``base`` on."""
         step_y, step_x = job.repeat
         low = rows.low // step_y
         high = -(-rows.high // step_y)
@@ -126,7 +127,7 @@ class Context:
         check_limit(job.name, "width", source.columns)
         at = base + placed_row * layout.row_words
         size = ((high - low) * step_y - 1) * layout.row_words + layout.row_words
-        written = Access(self.buffers(job.kind).act.name, at, at + size)
+        whole = Access(self.buffers(job.kind).act.name, at, at + size)
         values = {
             "dest": _DESTS[job.kind][3], "address": source.at(block, low * source.columns),
             "base": at, "blocks": blocks, "block_step": source.block_step, "rows": high - low,
@@ -135,8 +136,10 @@ class Context:
             "place_nibbles": int(layout.lanes > self.buffers(job.kind).engine.px),
         }  # fmt: skip
         read = self.touch(source, block, blocks, low * source.columns, high * source.columns)
-        self.emitter.add(Unit.LOAD, values, job.name, reads=[read], writes=[written])
-        return written
+        self.emitter.add(
+            Unit.LOAD, values, job.name, reads=[read], writes=list(written) or [whole]
+        )
+        return whole
 
     def load_run(
         self, job: Job, source: Place, layout: Layout, base: int, block: int, blocks: int,

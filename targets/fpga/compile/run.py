@@ -12,11 +12,12 @@ from codesign.ir.graph import Graph
 from codesign.ir.types import DType
 from codesign.space.accelerator import Accelerator
 from codesign.space.device import Device, load_device
-from codesign.targets.fpga.compile.chain import fused_of, link
+from codesign.targets.fpga.compile.chain import link, plan_of
 from codesign.targets.fpga.compile.context import Buffers, Context
 from codesign.targets.fpga.compile.dense import emit_dense
 from codesign.targets.fpga.compile.depthwise import emit_depthwise
 from codesign.targets.fpga.compile.emit import Emitter
+from codesign.targets.fpga.compile.fuse import Fused
 from codesign.targets.fpga.compile.jobs import Job
 from codesign.targets.fpga.compile.mapping import tile_of
 from codesign.targets.fpga.compile.places import Memory, Place
@@ -54,7 +55,7 @@ def compile_network(
         signs={n: graph.type(n).dtype.kind == "signed" for n in graph.nodes},
     )  # fmt: skip
     for last, (parts, chain_tile) in list(linked.items()):
-        if fused_of(context, parts, chain_tile) is None:  # layer after layer, then
+        if plan_of(context, parts, chain_tile) is None:  # layer after layer, then
             del linked[last]
             return compile_network(
                 graph, accelerator, device, tiles,
@@ -72,9 +73,9 @@ def compile_network(
                 if name in inner:
                     continue
                 if name in linked:
-                    fused = fused_of(context, *linked[name])
-                    assert fused is not None
-                    fused.emit()
+                    plan = plan_of(context, *linked[name])
+                    assert plan is not None
+                    Fused(plan).emit()
                 else:
                     tile = tile_of(job, accelerator, board, tiles or {})
                     (emit_dense if job.kind == "dense" else emit_depthwise)(context, job, tile)

@@ -80,6 +80,12 @@ class EngineState:
         """Blocks of 8 channels in a word (0: a block takes two words)."""
         return int(self.act.shape[2]) // BLOCK
 
+    def around(self, words: Ints) -> Ints:
+        """Addresses of activations as they count: modulo the buffer's words where those are a power
+        of two, else modulo 2^14."""
+        size = int(self.act.shape[1])
+        return words % (WORDS if size & (size - 1) else size)
+
     def place(
         self, v: Mapping[str, int], blocks: Ints, rows: Ints, columns: Ints, data: Bytes
     ) -> Ints:
@@ -103,14 +109,14 @@ class EngineState:
             data = (data & 15).astype(np.uint8)
         for k, block in enumerate(n):
             if self.lanes:
-                words = (at + block // self.lanes) % WORDS
+                words = self.around(at + block // self.lanes)
                 lane = int(block % self.lanes) * BLOCK
                 memories[memory, words, lane : lane + BLOCK] = data[k]
                 found.append(words)
             else:
                 size = self.act.shape[2]
                 for part in range(BLOCK // size):
-                    words = (at + block * (BLOCK // size) + part) % WORDS
+                    words = self.around(at + block * (BLOCK // size) + part)
                     memories[memory, words] = data[k, :, :, part * size : (part + 1) * size]
                     found.append(words)
         return np.unique(np.stack(found))
@@ -252,7 +258,7 @@ class Machine:
         at = v["act_y0"] + y[:, None] * v["act_y_step"] + row  # [rows, taps]
         there = ((at >= 0) & (at < v["act_rows"]))[:, None, None, :] & inside
         real = (x < v["width"])[None, :, :, None] & there
-        words = (word[..., None] + np.arange(inner)) % WORDS
+        words = state.around(word[..., None] + np.arange(inner))
         if self.watch is not None:
             self._see(f"{state.engine.kind} act", np.unique(words[real]), False)
         words = np.where(there[..., None], words, 0)

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from codesign.cost.chain import ChainTile
 from codesign.cost.tiles import Tile
 from codesign.ir import DType, Graph, GraphBuilder, TensorType, ops
-from codesign.targets.fpga.compile import compile_network
-from codesign.targets.fpga.isa import Unit
+from codesign.targets.fpga.compile import Program, compile_network
+from codesign.targets.fpga.isa import Dest, Unit
 from tests.support.fpga import accelerator, check_network, random_inputs
 
 S16 = DType("signed", 16)
@@ -53,12 +55,13 @@ class Maker:
 
 
 def chain(
-    seed: int, expand: bool, project: bool, residual: bool, bits: tuple[int, int] = (8, 8)
-) -> Graph:
+    seed: int, expand: bool, project: bool, residual: bool, bits: tuple[int, int] = (8, 8),
+    size: tuple[int, int] | None = None,
+) -> Graph:  # fmt: skip
     """[expand] depthwise [project] with any sizes; with ``residual`` the input is added."""
     m = Maker(seed, *bits)
     channels = 8 * m.pick(1, 3) if not expand else m.pick(3, 24)
-    size = (m.pick(3, 12), m.pick(3, 13))
+    size = size or (m.pick(3, 12), m.pick(3, 13))
     x = m.b.input("x", TensorType((1, channels, *size), m.signed if expand else m.unsigned))
     middle = m.pick(5, 60) if expand else channels
     kernel, stride = (3, 5)[m.pick(0, 1)], 1 if residual else m.pick(1, 2)
@@ -96,6 +99,54 @@ def test_chains(seed: int) -> None:
     assert any(c.values.get("to_chip") for c in program.commands), "the chain was not fused"
     inner = {f"{n}.out" for n in names[:-1]}
     assert not inner & set(program.places)
+    check_network(graph, machine, random_inputs(graph, rng), program)
+
+
+def places(program: Program) -> list[int]:
+    """First words of what is placed for the depthwise engine, in order."""
+    found = []
+    for command in program.commands:
+        v = command.values
+        if command.unit is Unit.LOAD and v["dest"] == Dest.DEPTHWISE_ACT:
+            found.append(v["base"])
+        if command.unit is Unit.DRAIN and v.get("to_chip"):
+            found.append(v["place_base"])
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rows_come_round(seed: int) -> None:
+    """Images that the depthwise engine's buffer does not hold: no row is made twice, and rows
+    stand across the buffer's end."""
+    rng = np.random.default_rng([seed, 10])
+    expand, project = [(True, True), (True, False), (False, True)][seed % 3]
+    residual = expand and project and seed % 2 == 1
+    bits = (4, 4) if seed % 4 == 0 else (8, 8)
+    graph = chain(seed, expand, project, residual, bits, (int(rng.integers(20, 40)), 9))
+    names = [n for n in ("expand", "depthwise", "project") if n in graph.nodes]
+    node = graph.nodes["expand.out" if expand else "x"].type
+    conv = graph.nodes["depthwise"].op
+    assert isinstance(conv, ops.Conv2d)
+    po, px = int(rng.choice([8, 16])), int(rng.choice([2, 3]))
+    columns = -(-9 // conv.stride[1])
+    row = -(-columns // px) * conv.stride[1] * -(-node.shape[1] // po)
+    depth = 1 << (row * node.shape[2] - 1).bit_length() - 2  # half of what the image takes
+    machine = accelerator(
+        int(rng.choice([4, 8, 16])), int(rng.choice([8, 16])), int(rng.choice([1, 2, 3])),
+        (256, 512, 128), (po, px), (256, depth), 8, double=bool(seed % 2),
+        port=(64, 128)[seed // 2 % 2],
+    )  # fmt: skip
+    program = compile_network(graph, machine, chains=[(names, ChainTile(5, 1))])
+    bases = places(program)
+    again = any(later < first for first, later in pairwise(bases))
+    assert again or bases[-1] + row > 2 * depth, "never came round"
+    assert max(bases) < 2 * depth
+    rows = sum(
+        c.values["rows"] for c in program.commands
+        if (c.unit is Unit.DRAIN and c.values.get("to_chip"))
+        or (c.unit is Unit.LOAD and c.values["dest"] == Dest.DEPTHWISE_ACT)
+    )  # fmt: skip
+    assert rows == node.shape[2]
     check_network(graph, machine, random_inputs(graph, rng), program)
 
 
