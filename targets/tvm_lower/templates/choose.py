@@ -65,7 +65,8 @@ def default_tile(
     dot = dots.direct[0]
     blocks = -(-workload.channels // dot.lanes)
     steps = workload.depth * workload.kernel[1] // dot.terms
-    columns, vectors = best_shape(isa, dot, pixels, blocks, steps)
+    equal = equal_blocks(workload, dot)
+    columns, vectors = best_shape(isa, dot, pixels, blocks, steps, equal)
     parallel = threads > 1 and workload.macs >= SERIAL_MACS
     return DirectTile(columns, vectors, 0, True, parallel)
 
@@ -75,10 +76,20 @@ _LONG = 64
 and then wants registers for several products at once."""
 
 
+def equal_blocks(workload: Workload, dot: Dot) -> bool:
+    """Whether the template needs blocks of one size: it does where all pixels are one row of an
+    image that it copies."""
+    return workload.flat and (str(workload.data.numpy) != dot.data or dot.offset != 0)
+
+
 def best_shape(
-    isa: InstructionSet, dot: Dot, pixels: int, blocks: int, steps: int = _LONG
-) -> tuple[int, int]:
-    """Pixels and vectors of a register tile: as many products a load as registers allow."""
+    isa: InstructionSet, dot: Dot, pixels: int, blocks: int, steps: int = _LONG,
+    equal: bool = False,
+) -> tuple[int, int]:  # fmt: skip
+    """Pixels and vectors of a register tile: as many products a load as registers allow.
+
+    With ``equal`` the pixels divide into blocks of that size.
+    """
     if dot.registers > 1:  # sums and narrow sums of an accumulator, weights, an input
         room = (isa.registers - 3) // (dot.registers * (2 if dot.widen else 1))
         most = 3
@@ -95,6 +106,7 @@ def best_shape(
     shapes = [
         (p, v) for v in range(1, most + 1) for p in range(1, 15)
         if p * v + (v + 1 if dot.registers == 1 else 0) <= room and v <= blocks and p <= pixels
+        and not (equal and pixels % p)
     ]  # fmt: skip
     return min(shapes, key=cost)
 

@@ -44,7 +44,6 @@ class _Depthwise:
         self.width = p.width + p.padding[1] + p.padding[3]
         self.tall = (self.rows - 1) * p.stride[0] + (2 * self.pairs - 2) * p.dilation[0] + 1
         """Pair rows of a chunk."""
-        self.parallel = "parallel" if tile.parallel else "serial"
 
     def write(self) -> None:
         p, request = self.product, self.request
@@ -53,7 +52,7 @@ class _Depthwise:
         self.epilogue = request.epilogue(0, self.lanes)
         self.out = build.arg("out", build.buffer(request.out_shape, request.dtype))
         chunks = p.n * (p.out_height // self.rows)
-        with write.loop(chunks * self.groups, self.parallel) as at:
+        with self.request.work(chunks * self.groups, self.product.macs) as at:
             chunk, group = tirx.floordiv(at, self.groups), tirx.floormod(at, self.groups)
             image = write.array(self.tall * self.width * self.span, "int32")
             n = tirx.floordiv(chunk, p.out_height // self.rows)

@@ -39,7 +39,6 @@ class _DepthwiseBytes:
         self.columns = min(tile.columns, p.out_width)
         top, left, bottom, right = p.padding
         self.rows, self.width = p.height + top + bottom, p.width + left + right
-        self.parallel = "parallel" if tile.parallel else "serial"
 
     def write(self) -> None:
         p, request = self.product, self.request
@@ -57,7 +56,7 @@ class _DepthwiseBytes:
         )
         self.image = write.flat(request.source) if in_place else self._padded()
         whole, rest = divmod(p.out_width, self.columns)
-        with write.loop(p.n * p.out_height * self.blocks, self.parallel) as at:
+        with self.request.work(p.n * p.out_height * self.blocks, self.product.macs) as at:
             row, block = tirx.floordiv(at, self.blocks), tirx.floormod(at, self.blocks)
             n, h = tirx.floordiv(row, p.out_height), tirx.floormod(row, p.out_height)
             with write.loop(whole) as t:
@@ -78,7 +77,7 @@ class _DepthwiseBytes:
             with write.loop(self.blocks) as b:
                 write.store(image, start + b * lanes, border, lanes)
 
-        with write.loop(p.n * self.rows, self.parallel) as row:
+        with self.request.work(p.n * self.rows, self.product.macs) as row:
             n, h = tirx.floordiv(row, self.rows), tirx.floormod(row, self.rows) - top
             start = row * (self.width * channels)
             with build.If(tirx.all(h >= 0, h < p.height)):

@@ -54,7 +54,6 @@ class _Direct:
         self.blocks = -(-p.channels // dot.lanes)
         self.pixels = min(tile.columns, self._row_pixels())
         self.vectors = min(tile.vectors, self.blocks)
-        self.parallel = "parallel" if tile.parallel else "serial"
 
     def _flat(self) -> bool:
         """Whether all pixels can be taken as one row."""
@@ -143,7 +142,7 @@ class _Direct:
             if right:
                 fill(start + left * depth + run, right * depth)
 
-        with write.loop(p.n * self.rows, self.parallel) as row:
+        with self.request.work(p.n * self.rows, self.product.macs) as row:
             n, h = tirx.floordiv(row, self.rows), tirx.floormod(row, self.rows)
             start = row * (width * depth)
             if not top and not bottom:
@@ -190,10 +189,10 @@ class _Direct:
                          lambda: columns(group, q, short or self.vectors, True))
 
         if not self.tile.channels_outer:
-            with write.loop(groups * outer, self.parallel) as at:
+            with self.request.work(groups * outer, self.product.macs) as at:
                 block(tirx.floormod(at, groups), tirx.floordiv(at, groups))
         else:
-            with write.loop(groups * outer, self.parallel) as at:
+            with self.request.work(groups * outer, self.product.macs) as at:
                 block(tirx.floordiv(at, outer), tirx.floormod(at, outer))
 
     def _tile(

@@ -115,6 +115,7 @@ def write_kernel(
                 kernel, product, weights, workload.data, epilogue,
                 tail.type.shape, perm, storage(tail.type.dtype),
                 kernel.buffers.get(head.inputs[0]) if last else None,
+                machine.threads if getattr(tile, "parallel", False) else 1,
             )  # fmt: skip
             if isinstance(tile, WinogradTile):
                 winograd(request, dots.winograd[tile.high, tile.wide][0], tile)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,13 @@ from codesign.ir.types import DType
 from codesign.targets.tvm_lower.dense import Product
 from codesign.targets.tvm_lower.isa.base import Dot, Range
 from codesign.targets.tvm_lower.kernel import BufferKernel, Expr, Index, Perm, physical
+from codesign.targets.tvm_lower.templates import write
 from codesign.targets.tvm_lower.templates.epilogue import Epilogue
+
+_PARTS = 12
+"""Most pieces a thread that a loop is cut into: at the end half a piece is waited for."""
+_PART = 40_000
+"""Fewest multiply-accumulates of a piece: less takes no longer than handing it out."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,13 @@ class Request:
     """TVM's type that stores it."""
     source: Any
     """Buffer of the input where it lies channels-last in memory, else None."""
+    threads: int = 1
+    """Threads that share the work."""
+
+    def work(self, extent: int, macs: int) -> AbstractContextManager[Expr]:
+        """A loop of ``extent`` steps and so many multiply-accumulates that threads share."""
+        parts = max(self.threads, min(_PARTS * self.threads, macs // _PART))
+        return write.work(extent, self.threads, parts)
 
     def out_index(self, index: Index) -> list[Expr]:
         """Where the result with a logical index is stored."""

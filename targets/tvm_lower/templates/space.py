@@ -9,6 +9,7 @@ from codesign.targets.tvm_lower.templates.choose import (
     SERIAL_MACS,
     Dots,
     default_tile,
+    equal_blocks,
     winograd_cycles,
 )
 from codesign.targets.tvm_lower.templates.workload import Workload
@@ -40,7 +41,8 @@ def candidates(
     else:
         pixels = workload.out_width * (workload.out_height * workload.n if workload.flat else 1)
         for number, dot in enumerate(dots.direct):
-            for cost, columns, vectors in _shapes(isa, dot, pixels, workload.channels):
+            equal = equal_blocks(workload, dot)
+            for cost, columns, vectors in _shapes(isa, dot, pixels, workload.channels, equal):
                 for outer in (True, False):
                     found += [(cost * dot.cost, DirectTile(columns, vectors, number, outer, mode))
                               for mode in modes]
@@ -57,7 +59,7 @@ def _divisors(n: int, options: tuple[int, ...]) -> list[int]:
 
 
 def _shapes(
-    isa: InstructionSet, dot: Dot, pixels: int, channels: int
+    isa: InstructionSet, dot: Dot, pixels: int, channels: int, equal: bool = False
 ) -> list[tuple[float, int, int]]:
     """(estimated cycles a product, pixels, vectors) of register tiles worth trying."""
     room = isa.registers - 1 if dot.widen is None else isa.registers - 4
@@ -67,7 +69,7 @@ def _shapes(
         for p in range(1, min(pixels, 14) + 1):
             if p * v + v + 1 > room + (v > 2) or (p * v < 4 and p < pixels):
                 continue
-            if shared(pixels, p)[0][1] < p:
+            if shared(pixels, p)[0][1] < p or (equal and pixels % p):
                 continue  # the same as with fewer pixels
             loads = sum(number * (size * v + 0.5 * (size + v))
                         for number, size in shared(pixels, p))  # fmt: skip

@@ -105,7 +105,6 @@ class _Winograd:
         )
         self.groups = self.blocks // self.vectors
         self.steps = p.depth // dot.terms
-        self.parallel = "parallel" if tile.parallel else "serial"
         self.span = self.vectors * dot.lanes
         """Output channels of a group."""
 
@@ -118,7 +117,7 @@ class _Winograd:
         depth = self.product.depth
         if not self.tile.channels_outer:
             tiles = self.rows * self.wide
-            with write.loop(self.chunks, self.parallel) as chunk:
+            with self.request.work(self.chunks, self.product.macs) as chunk:
                 moved = write.array(self.points * tiles * depth, "int16")
                 self._transform(moved, chunk, const(0, "int32"), tiles)
                 with write.loop(self.groups) as group:
@@ -126,9 +125,9 @@ class _Winograd:
             return
         tiles = self.chunks * self.rows * self.wide
         moved = write.array(self.points * tiles * depth, "int16")
-        with write.loop(self.chunks, self.parallel) as chunk:
+        with self.request.work(self.chunks, self.product.macs) as chunk:
             self._transform(moved, chunk, chunk * (self.rows * self.wide), tiles)
-        with write.loop(self.groups, self.parallel) as group:
+        with self.request.work(self.groups, self.product.macs) as group:
             self._group(moved, group, tiles, const(0, "int32"))
 
     def _packed(self) -> npt.NDArray[Any]:

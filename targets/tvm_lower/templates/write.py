@@ -7,10 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tvm import tirx
+from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as build
 
 from codesign.targets.tvm_lower.kernel import Expr, const
+
+_TAKE = """
+define i32 @codesign_take(ptr %next, i32 %steps) {
+  %first = atomicrmw add ptr %next, i32 %steps monotonic
+  ret i32 %first
+}
+"""
+"""LLVM's code of what TensorIR cannot say: the next steps of a loop that threads share."""
+_LINE = 16
+"""int32 of a cache line."""
 
 
 @contextmanager
@@ -21,6 +31,44 @@ def loop(extent: int, kind: str = "serial") -> Iterator[Expr]:
         return
     with getattr(build, kind)(0, extent) as variable:
         yield variable
+
+
+@contextmanager
+def work(extent: int, threads: int, parts: int) -> Iterator[Expr]:
+    """A loop over 0 .. extent - 1 that threads share; its variable.
+
+    About ``parts`` pieces are handed out as threads come for them, not half to each of two from the
+    start: cores are not equally fast at all times (other programs, a virtual machine's neighbours),
+    and the slowest would set the pace.
+    """
+    if threads == 1 or extent == 1 or parts < 2:
+        with loop(extent) as variable:
+            yield variable
+        return
+    steps = -(-extent // parts)
+    following = array(2 * _LINE, "int32")  # alone in its cache line, wherever that begins
+    place = const(_LINE, "int32")
+    build.buffer_store(following, const(0, "int32"), [place])
+    address = tirx.address_of(tirx.BufferLoad(following, [place]))
+    with (
+        build.attr(const(0, "int32"), "pragma_import_llvm", ir.StringImm(_TAKE)),
+        build.parallel(0, min(threads, -(-extent // steps))),
+    ):
+        mine = build.alloc_buffer((1,), "int32", scope="global")
+
+        def take() -> None:
+            call = tirx.call_extern("int32", "codesign_take", address, const(steps, "int32"))
+            build.buffer_store(mine, call, [0])
+
+        first = tirx.BufferLoad(mine, [0])
+        take()
+        with build.While(first < extent):
+            count = const(steps, "int32")
+            if extent % steps or steps == 1:  # TVM drops a loop of one step, misplaces its arrays
+                count = tirx.Min(count, extent - first)
+            with build.serial(0, count) as step:
+                yield first + step
+            take()
 
 
 @contextmanager
