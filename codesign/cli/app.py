@@ -202,15 +202,22 @@ synthesise_option = click.option(
 )  # fmt: skip
 
 
+place_option = click.option(
+    "--place/--no-place", default=True, show_default=True,
+    help="Place and route a design for an ECP5 board (minutes).",
+)  # fmt: skip
+
+
 @app.command()
 @design_options
 @synthesise_option
-def run(out: Path, synthesise: bool, json: bool, **given: Any) -> None:
+@place_option
+def run(out: Path, synthesise: bool, place: bool, json: bool, **given: Any) -> None:
     """Design, build, verify, measure and report, in one go."""
     from codesign.flow.everything import run as run_all
 
     options = _design_options(**given)
-    show.outcome(run_all(options, out, _progress(json), synthesise), out, json)
+    show.outcome(run_all(options, out, _progress(json), synthesise, place), out, json)
 
 
 tune_option = click.option(
@@ -224,12 +231,13 @@ tune_option = click.option(
 @folder_argument
 @tune_option
 @synthesise_option
+@place_option
 @json_option
-def build(folder: Path, tune: str | None, synthesise: bool, json: bool) -> None:
+def build(folder: Path, tune: str | None, synthesise: bool, place: bool, json: bool) -> None:
     """Compile the design in DIR for its target."""
     from codesign.flow.building import build as build_it
 
-    made = build_it(folder, _progress(json), tune)
+    made = build_it(folder, _progress(json), tune, place)
     if synthesise:
         from codesign.flow.synthesis import synthesise as synthesise_it
 
@@ -243,12 +251,21 @@ def build(folder: Path, tune: str | None, synthesise: bool, json: bool) -> None:
 @click.option("--calib", type=PATH, help="Real inputs (array x) instead of the design's own.")
 @click.option("--eval", "eval_", type=PATH, help="Real inputs (arrays x, y), before --calib.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of random inputs.")
+@click.option("--waves", type=PATH, help="FST file of one simulated image (FPGA boards).")
+@click.option("--wave-cycles", metavar="FIRST:LAST", default="0:100000", show_default=True)
 @json_option
-def verify(folder: Path, calib: Path | None, eval_: Path | None, seed: int, json: bool) -> None:
+def verify(
+    folder: Path, calib: Path | None, eval_: Path | None, seed: int, waves: Path | None,
+    wave_cycles: str, json: bool,
+) -> None:  # fmt: skip
     """Climb the ladder: one line a rung; exit code 1 if one fails."""
     from codesign.flow.everything import require_exact
     from codesign.flow.ladder import verify as climb
 
+    if waves is not None:
+        from codesign.flow.waves import parse_cycles, record
+
+        record(folder, waves, parse_cycles(wave_cycles), seed, _progress(json))
     rungs = climb(folder, _progress(json), data=eval_ or calib, seed=seed)
     show.ladder(rungs, json)
     try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from codesign.errors import CodesignError, InputError, ParseError
@@ -18,15 +19,20 @@ from codesign.targets.base import Runner, Target
 BUILD_FORMAT = "codesign-build/1"
 
 
-def build(folder: Path, progress: Progress = SILENT, tune: str | None = None) -> Path:
+def build(
+    folder: Path, progress: Progress = SILENT, tune: str | None = None, place: bool = True
+) -> Path:
     """Compile the design in ``folder``; returns ``folder/build/<target>``.
 
     A build of the same integer network for the same target is kept. ``tune`` is a budget of
     trials ("200") or time ("60s", "5m") for finding faster tiles first; what is found is kept in
-    the tuning database, which later builds take tiles from.
+    the tuning database, which later builds take tiles from. ``place`` False: a build for an ECP5
+    ends before place and route; a later one with it goes on.
     """
     chosen = Design.load(folder)
     target = load_target(chosen.options.target).with_design(folder)
+    if not place:
+        target = _unplaced(target)
     out = folder / "build" / target.name
     stamp = folder / "build" / f"{target.name}.json"
     key = digest(file_digest(_require(folder / INTEGER_IR)), target)
@@ -43,6 +49,14 @@ def build(folder: Path, progress: Progress = SILENT, tune: str | None = None) ->
         target.build(load_integer(folder), out)
     write_json(stamp, {"format": BUILD_FORMAT, "key": key, "target": target.name})
     return out
+
+
+def _unplaced(target: Target) -> Target:
+    from codesign.targets.fpga.target import FpgaTarget
+
+    if not isinstance(target, FpgaTarget):
+        raise InputError(f"--no-place: nothing is placed for {target.name}; leave out --no-place")
+    return replace(target, place=False)
 
 
 def _tune(target: Target, graph: Graph, budget: str, progress: Progress) -> None:

@@ -28,16 +28,18 @@ class Outcome:
 
 
 def run(
-    options: DesignOptions, out: Path, progress: Progress = SILENT, synthesise: bool = False
-) -> Outcome:
+    options: DesignOptions, out: Path, progress: Progress = SILENT, synthesise: bool = False,
+    place: bool = True,
+) -> Outcome:  # fmt: skip
     """A network and a budget in; a proven, built, verified and measured design in ``out``.
 
-    ``synthesise``: an FPGA design's accelerator, too, for the report.
+    ``synthesise``: an FPGA design's accelerator, too, for the report. ``place`` False: no place and
+    route of an ECP5 design.
 
     Raises VerifyError if a rung of the ladder fails, after writing the report that shows it.
     """
     design(options, out, progress)
-    build(out, progress)
+    build(out, progress, place=place)
     rungs = verify(out, progress)
     measured = measure(out, progress=progress)
     if synthesise:

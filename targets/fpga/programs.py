@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -71,8 +72,8 @@ def run_program(
 ) -> str:  # fmt: skip
     """Output (both streams) of a program that must succeed.
 
-    ``line`` gets every line as it comes, ``log`` the whole output. Raises CodesignError with the
-    end of the output if the program fails.
+    ``line`` gets every line as it comes, and the file ``log`` grows with them. Raises CodesignError
+    with the end of the output if the program fails.
     """
     process = subprocess.Popen(
         [str(part) for part in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -80,19 +81,19 @@ def run_program(
     )  # fmt: skip
     lines: list[str] = []
     try:
-        assert process.stdout is not None
-        for text in process.stdout:
-            lines.append(text)
-            if line is not None:
-                line(text.rstrip())
+        with open(log or os.devnull, "w", encoding="utf-8", buffering=1) as file:
+            assert process.stdout is not None
+            for text in process.stdout:
+                lines.append(text)
+                file.write(text)
+                if line is not None:
+                    line(text.rstrip())
         code = process.wait()
     except BaseException:
         process.kill()
         process.wait()
         raise
     out = "".join(lines)
-    if log is not None:
-        log.write_text(out, encoding="utf-8")
     if code:
         tail = "\n".join(out.splitlines()[-15:])
         raise CodesignError(f"{what} failed (exit {code}):\n{tail}")

@@ -27,15 +27,16 @@ Open = Callable[[int], Session]
 """Starts a session with a memory of so many bytes."""
 
 
-def rtl_session(hardware: Hardware) -> Open:
-    """Sessions of the design's Verilog with the memory model of its board."""
+def rtl_session(hardware: Hardware, waves: tuple[Path, int, int] | None = None) -> Open:
+    """Sessions of the design's Verilog with the memory model of its board; ``waves``: an FST file
+    to write, its first and last cycle."""
 
     def start(memory_bytes: int) -> Session:
         from codesign.targets.fpga.sim.build import open_session
         from codesign.targets.fpga.sim.dram import Dram
 
         dram = Dram.of(load_device(hardware.board))
-        return open_session(hardware.accelerator, memory_bytes, dram)
+        return open_session(hardware.accelerator, memory_bytes, dram, waves=waves)
 
     return start
 

@@ -38,6 +38,8 @@ class FpgaTarget(Target):
     latency_kind: ClassVar = "modelled"
     board: ClassVar[str]
     hardware: Hardware | None = None
+    place: bool = True
+    """Whether a build for an ECP5 goes on to place and route (minutes)."""
 
     @property
     def device(self) -> Device:
@@ -108,12 +110,13 @@ class FpgaTarget(Target):
                 write_handover(folder, Handover(
                     self.device, hardware.clock_hz, top.port.bits, VERILOG, NAME, layout,
                 ))  # fmt: skip
-            if self.device.family == "ecp5":  # open tools go all the way to the bitstream
-                from codesign.targets.fpga.build.ulx3s import write_ulx3s
+            # open tools go all the way to the bitstream
+            if self.device.family == "ecp5" and self.place:
+                from codesign.targets.fpga.build.ulx3s import FOLDER, write_ulx3s
                 from codesign.targets.fpga.sim.network import memory_bytes
 
                 write_ulx3s(
-                    folder / "ulx3s", hardware.accelerator, program.image, memory_bytes(program),
+                    folder / FOLDER, hardware.accelerator, program.image, memory_bytes(program),
                     hardware.clock_hz,
                 )  # fmt: skip
             files = sorted(p for p in folder.rglob("*") if p.is_file())

@@ -14,6 +14,7 @@ from codesign.flow.building import load_integer
 from codesign.flow.prepare import load_target
 from codesign.flow.report import hardware_plots as plots
 from codesign.flow.synthesis import synthesised
+from codesign.targets.fpga.build.ulx3s import PLACED
 from codesign.targets.fpga.design import Hardware
 from codesign.targets.fpga.isa import Unit
 from codesign.targets.fpga.machine import depthwise_engine
@@ -22,6 +23,8 @@ from codesign.targets.fpga.sim.dram import Dram
 from codesign.targets.fpga.target import FpgaTarget
 
 Data = Mapping[str, Any]
+
+
 def hardware_data(folder: Path) -> dict[str, Any] | None:
     """What is known of a design's accelerator; None for designs without one."""
     chosen = Design.load(folder)
@@ -75,6 +78,7 @@ def hardware_data(folder: Path) -> dict[str, Any] | None:
         },
         "partition": dict(hardware.partition),
         "synthesis": synthesis,
+        "placed": _placed(folder / "build" / target.name / PLACED),
         "simulated": simulated,
         "arm": dict(program.why),
         "runs": sum(s.kind == "accelerator" for s in program.segments),
@@ -126,6 +130,15 @@ def _simulated(path: Path, network: str) -> dict[str, Any] | None:
     return data if data.get("network") == network else None
 
 
+def _placed(path: Path) -> dict[str, Any] | None:
+    """What place and route made of the board's design (ECP5); None where it did not run."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data
+
+
 def section(data: Data) -> str:
     """The HTML of the accelerator; empty for designs without one."""
     hardware = data.get("hardware")
@@ -133,7 +146,8 @@ def section(data: Data) -> str:
         return ""
     total = hardware["cycles"]["modelled"] or 1
     parts = [
-        _facts(hardware), plots.resource_bars(hardware), plots.roofline(hardware),
+        _facts(hardware), plots.resource_bars(hardware), _routed(hardware),
+        plots.roofline(hardware),
         plots.timeline(hardware["layers"], total), plots.layer_cycles(hardware), _arm(hardware),
     ]  # fmt: skip
     return f"<section><h2>Accelerator</h2>{''.join(parts)}</section>"
@@ -161,6 +175,27 @@ def _facts(h: Data) -> str:
         f"multipliers' peak is used (modelled).{error}</p>"
         "<table><tr><th>one image</th><th class=n>cycles</th><th class=n>latency</th>"
         f"<th class=n>images a second</th></tr>{''.join(rows)}</table>"
+    )
+
+
+def _routed(h: Data) -> str:
+    placed = h["placed"]
+    if not placed:
+        return ""
+    rows = "".join(
+        f"<tr><td><code>{escape(cell)}</code></td><td class=n>{used:,}</td><td class=n>{there:,}"
+        f"</td><td class=n>{100 * used / there:.0f} %</td></tr>"
+        for cell, (used, there) in placed["placed"].items()
+    )
+    seconds = placed["seconds"]
+    return (
+        f"<h3>Placed and routed</h3><p>The whole board design, memory and host included, on "
+        f"{escape(placed['part'])}: {placed['met_mhz']:g} MHz, "
+        f"{'met' if placed['met'] else 'missed'} of {placed['clock_mhz']:g} asked for (placement "
+        f"{placed['seed']}). Synthesis {seconds['synthesis']:,.0f} s, placing, routing and packing "
+        f"{seconds['place_and_route']:,.0f} s; {escape(', '.join(placed['tools']))}.</p>"
+        "<table><tr><th>cell</th><th class=n>used</th><th class=n>available</th>"
+        f"<th class=n>share</th></tr>{rows}</table>"
     )
 
 

@@ -26,7 +26,10 @@ SCRIPTS: Mapping[str, str] = {
     "xc7": "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -nowidelut -nodsp -top {top}",
     # the steps of synth_ecp5 without `share`, which puts multiplexers before adders to save some
     # of them: half of the slowest paths of a whole accelerator
+    # first: a word that is read while it is written may be anything (no unit does that, see
+    # hw/buffers.py), else block RAM gets a multiplexer and a register a bit for the old value
     "ecp5": (
+        "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i; "
         "synth_ecp5 -nowidelut -nodsp -top {top} -run begin:coarse; "
         "proc; flatten; tribuf -logic; deminout; opt_expr; opt_clean; check; opt -nodffe -nosdff; "
         "fsm; opt; wreduce; peepopt; opt_clean; techmap -map +/cmp2lut.v -D LUT_WIDTH=4; opt_expr; "

@@ -20,6 +20,9 @@ from codesign.targets.fpga.build.handover import template
 from codesign.targets.fpga.build.synth import Synthesis, synthesise
 
 MODULE = "ulx3s"
+FOLDER = "ulx3s"
+PLACED = f"{FOLDER}/placed.json"
+"""What was synthesised and placed, in a target's build folder."""
 
 
 @dataclass(frozen=True)

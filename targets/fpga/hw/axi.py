@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, Signature
 
@@ -70,7 +70,11 @@ AxiLite = Signature(
 
 
 class Slice(Component):
-    """Registers a stream in both directions; one transfer a cycle."""
+    """Registers a stream in both directions; one transfer a cycle.
+
+    The spare register follows the input while it is empty, so that the way from the output's
+    ``ready`` ends at one set of registers; payloads have no reset.
+    """
 
     def __init__(self, layout: Any) -> None:
         self.layout = layout
@@ -78,15 +82,38 @@ class Slice(Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        spare = Signal(self.layout)
+        spare = Signal(self.layout, reset_less=True)
+        front = Signal(self.layout, reset_less=True)
         held = Signal()
-        m.d.comb += self.i.ready.eq(~held)
+        m.d.comb += [self.i.ready.eq(~held), self.o.payload.eq(front)]
+        with m.If(~held):
+            m.d.sync += spare.eq(self.i.payload)
         with m.If(~self.o.valid | self.o.ready):
-            m.d.sync += self.o.valid.eq(held | self.i.valid)
-            with m.If(held):
-                m.d.sync += [self.o.payload.eq(spare), held.eq(0)]
-            with m.Else():
-                m.d.sync += self.o.payload.eq(self.i.payload)
-        with m.Elif(self.i.valid & ~held):
-            m.d.sync += [spare.eq(self.i.payload), held.eq(1)]
+            m.d.sync += [
+                self.o.valid.eq(held | self.i.valid), held.eq(0),
+                front.eq(Mux(held, Value.cast(spare), Value.cast(self.i.payload))),
+            ]  # fmt: skip
+        with m.Elif(self.i.valid):
+            m.d.sync += held.eq(1)
+        return m
+
+
+class Stage(Component):
+    """A register in a stream's way; ``ready`` goes through. Right behind block RAM, which leaves
+    no time for a multiplexer."""
+
+    def __init__(self, layout: Any) -> None:
+        self.layout = layout
+        super().__init__({"i": In(stream.Signature(layout)), "o": Out(stream.Signature(layout))})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        held = Signal(self.layout, reset_less=True)
+        free = Signal()
+        m.d.comb += [
+            free.eq(~self.o.valid | self.o.ready), self.i.ready.eq(free),
+            self.o.payload.eq(held),
+        ]
+        with m.If(free):
+            m.d.sync += [self.o.valid.eq(self.i.valid), held.eq(self.i.payload)]
         return m

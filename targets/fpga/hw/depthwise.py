@@ -130,9 +130,9 @@ class DepthwiseEngine(wiring.Component):
         beat = Signal(walker.beat.shape())
         m.d.comb += beat.eq(delay(m, Value.cast(walker.beat), delays))
         valid = delay(m, walker.beat.valid, delays, reset=True)
-        lanes = delay(m, walker.lanes, delays)
+        pads = delay(m, ~walker.lanes & walker.beat.maximum.replicate(len(walker.lanes)), delays)
         sums = [
-            [self._sum(m, multiply.product[x][o], beat, valid, lanes[x]) for o in range(e.po)]
+            [self._sum(m, multiply.product[x][o], beat, valid, pads[x]) for o in range(e.po)]
             for x in range(e.px)
         ]
         step = Signal(walker.beat.shape())
@@ -141,15 +141,16 @@ class DepthwiseEngine(wiring.Component):
         self._leave(m, step, ended, sums, cmd.param_base)
         return m
 
-    def _sum(self, m: Module, product: Any, beat: Any, valid: Any, lane: Any) -> Any:
-        """Sum, or greatest value, of the step so far."""
+    def _sum(self, m: Module, product: Any, beat: Any, valid: Any, pad: Any) -> Any:
+        """Sum, or greatest value, of the step so far; ``pad``: a maximum leaves the product out."""
         total = Signal(signed(SUM_BITS), reset_less=True)
-        value = Mux(beat.maximum & ~lane, -(1 << self.engine.activation_bits), product)
         bits = self.engine.activation_bits + 1
-        greater = value[:bits].as_signed() > total[:bits].as_signed()
-        # comparison and sum side by side
-        added = Mux(beat.first, 0, total) + value
-        kept = Mux(beat.first | greater, value, total)
+        greater = product[:bits].as_signed() > total[:bits].as_signed()
+        # comparison and sum side by side; nothing before the comparison
+        added = Mux(beat.first, 0, total) + product
+        least = -(1 << self.engine.activation_bits)
+        fresh = Mux(pad, least, product)
+        kept = Mux(beat.first, fresh, Mux(greater & ~pad, product, total))
         with m.If(valid):
             m.d.sync += total.eq(Mux(beat.maximum, kept, added))
         return total

@@ -56,9 +56,11 @@ class Fetch(Component):
         ask = Signal()
         size = beats // pieces
         taken = Signal()
+        may = Signal()  # there is room for a burst
+        m.d.sync += may.eq((room >= size) & ~ask)
         m.d.comb += [
             self.burst.payload.words.eq(size * port.words),
-            self.burst.valid.eq(running & (room >= size)),
+            self.burst.valid.eq(running & may),
             ask.eq(self.burst.valid & self.burst.ready),
             self.beat.ready.eq(1),
             fifo.w_en.eq(self.beat.valid & running),
@@ -134,7 +136,7 @@ class Queue(Component):
         some, room = Signal(), Signal(init=1)
         head, tail = Signal(range(size)), Signal(range(size))
         take, came = Signal(), Signal()
-        words = [Signal(64, name=f"word_{k}") for k in range(self.length)]
+        words = [Signal(64, name=f"word_{k}", reset_less=True) for k in range(self.length)]
         asked, filled = Signal(range(self.length + 1)), Signal(range(self.length + 1))
         last, held, go = Signal(), Signal(), Signal()
         m.d.comb += [

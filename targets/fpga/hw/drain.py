@@ -83,7 +83,19 @@ class Drain(wiring.Component):
         k, param = Signal(range(max(2, group))), Signal(10)
         half = Signal()
         per_row = cmd.steps << cmd.double
+        # comparisons are made a cycle ahead: `one_left`, `two_left` of the row's pixels, `last_row`
+        # of the plane's, `last_block`; `narrow…`, `low`: their values when the loop starts anew
+        names = ("one_left", "two_left", "last_row", "last_block", "narrow1", "narrow2", "low")
+        one_left, two_left, last_row, last_block, narrow1, narrow2, low = (
+            Signal(name=name) for name in names
+        )
         with m.If(tail.begin):
+            m.d.sync += [
+                one_left.eq(given.width == 1), narrow1.eq(given.width == 1),
+                two_left.eq(given.width == 2), narrow2.eq(given.width == 2),
+                last_row.eq(given.rows == 1), low.eq(given.rows == 1),
+                last_block.eq(given.blocks == 1),
+            ]  # fmt: skip
             m.d.sync += [
                 cmd.eq(given), active.eq(1), fresh.eq(1), word.eq(given.sum_base),
                 row_word.eq(given.sum_base), base.eq(given.sum_base), at.eq(0), half.eq(0),
@@ -92,7 +104,7 @@ class Drain(wiring.Component):
             ]  # fmt: skip
         # one pixel: the row's last one, or the word's last one of an odd number
         alone = (at == e.px - 1) if e.px % 2 and pixels == 2 else Value.cast(0)
-        single = (left == 1) | alone if pixels == 2 else Value.cast(1)
+        single = one_left | alone if pixels == 2 else Value.cast(1)
         count = Mux(single, 1, 2)
         # what is left after the cycle before, without what came in it
         room, one, two = Signal(), Signal(), Signal()
@@ -111,27 +123,33 @@ class Drain(wiring.Component):
             tail.reserve_words.eq(Mux(issue & opening & cmd.residual, count, 0)),
         ]
         row_end = Signal()
-        at_end = (left == 1) | ((left == 2) & ~alone) if pixels == 2 else left == 1
+        at_end = one_left | (two_left & ~alone) if pixels == 2 else one_left
         m.d.comb += row_end.eq(at_end & second)
-        plane_end, block_end = row_end & (rows == 0), k == group - 1
-        end = plane_end & (blocks == 0)
+        plane_end, block_end = row_end & last_row, k == group - 1
+        end = plane_end & last_block
         with m.If(issue):
             m.d.sync += fresh.eq(0)
             if e.post == 4:
                 m.d.sync += half.eq(~half)
             with m.If(second):
-                m.d.sync += [left.eq(left - count), at.eq(at + pixels)]
+                m.d.sync += [
+                    left.eq(left - count), at.eq(at + pixels),
+                    one_left.eq(Mux(single, left == 2, left == 3)),
+                    two_left.eq(Mux(single, left == 3, left == 4)),
+                ]  # fmt: skip
                 with m.If(at + pixels >= e.px):
                     m.d.sync += [at.eq(0), word.eq(word + 1)]
             with m.If(row_end):
                 up = row_word + per_row
                 m.d.sync += [
                     left.eq(cmd.width), at.eq(0), row_word.eq(up), word.eq(up), rows.eq(rows - 1),
+                    one_left.eq(narrow1), two_left.eq(narrow2), last_row.eq(rows == 1),
                 ]  # fmt: skip
             with m.If(plane_end):
                 to = Mux(block_end, row_word + per_row, base)
                 m.d.sync += [
                     rows.eq(cmd.rows - 1), blocks.eq(blocks - 1), param.eq(param + 1),
+                    last_row.eq(low), last_block.eq(blocks == 1),
                     k.eq(Mux(block_end, 0, k + 1)), base.eq(to), row_word.eq(to), word.eq(to),
                 ]  # fmt: skip
             with m.If(end):

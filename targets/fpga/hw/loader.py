@@ -25,6 +25,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from codesign.space.accelerator import Engine
+from codesign.targets.fpga.hw.axi import Slice
 from codesign.targets.fpga.hw.commands import command_stream
 from codesign.targets.fpga.hw.ports import (
     ActShape,
@@ -75,19 +76,22 @@ class Loader(Component):
         connect(m, requests.run, splitter.run)
         connect(m, flipped(self.burst), splitter.burst)
 
-        now = Signal(PLACING)
-        ready = Signal()  # setup is over
+        now = Signal(PLACING, reset_less=True)
+        # setup is over; one for each kind of destination
+        ready = {kind: Signal(name=f"ready_{kind}") for kind in ("act", "weight", "item")}
+        some = Signal()  # of them
         closing = Signal()  # the last write is on its way
         finish = Signal()
         setting = Signal()
         act = is_one_of(now.dest, ACT)
         weight = is_one_of(now.dest, WEIGHT)
         state = _State(m, self, now)
-        moved = state.act_valid & ~state.act_taken
+        moving = state.act_valid | (state.acts.o.valid & ~state.acts.o.ready)
         m.d.comb += [
-            requests.next.ready.eq(~setting & ~ready),
-            self.busy.eq(setting | ready | closing | requests.next.valid),
-            self.done.eq(closing & ~moved),
+            some.eq(Cat(*ready.values()).any()),
+            requests.next.ready.eq(~setting & ~some),
+            self.busy.eq(setting | some | closing | requests.next.valid),
+            self.done.eq(closing & ~moving),
         ]
         with m.If(self.done):
             m.d.sync += closing.eq(0)
@@ -95,18 +99,23 @@ class Loader(Component):
             m.d.sync += [now.eq(requests.next.payload), setting.eq(1)]
             state.begin(requests.next.payload)
         with m.If(setting), m.If(state.prepare()):
-            m.d.sync += [setting.eq(0), ready.eq(1)]
-        go = Signal()
-        m.d.comb += go.eq(ready & self.beat.valid & ~moved)
-        with m.If(go & act):
+            m.d.sync += [
+                setting.eq(0), ready["act"].eq(act), ready["weight"].eq(weight),
+                ready["item"].eq(~act & ~weight),
+            ]  # fmt: skip
+        free = Signal()
+        m.d.comb += free.eq(self.beat.valid & (~state.act_valid | state.act_taken) & ~closing)
+        go = {kind: Signal(name=f"go_{kind}") for kind in ready}
+        m.d.comb += [go[kind].eq(free & ready[kind]) for kind in ready]
+        with m.If(go["act"]):
             state.place_activations(finish)
-        with m.If(go & weight):
+        with m.If(go["weight"]):
             state.place_weights(finish)
-        with m.If(go & ~act & ~weight):
+        with m.If(go["item"]):
             state.place_items(finish)
         with m.If(finish):
-            m.d.sync += [ready.eq(0), closing.eq(1)]
-        state.outputs(go, act, weight)
+            m.d.sync += [*(flag.eq(0) for flag in ready.values()), closing.eq(1)]
+        state.outputs(go)
         return m
 
 
@@ -134,6 +143,14 @@ class _State:
         self.pairs = Signal()  # two neighbours may go in one cycle
         self.blocks = Signal.like(now.blocks)
         self.times_x, self.times_y = Signal(3), Signal(3)
+        # comparisons made ahead, so that the way from a stall to the beat's `ready` is short: the
+        # next place of the pixel is its last (`…_ends`); values at a loop's start (`only_…`)
+        names = (
+            "piece_ends", "x_ends", "y_ends", "only_x", "only_y", "column_ends", "pair_ends",
+            "only_column", "only_pair", "row_ends", "only_row", "block_ends", "left_ends",
+            "word_ends", "only_granule", "beat_ends", "only_step",
+        )  # fmt: skip
+        self.flags = {name: Signal(name=name) for name in names}
         self.piece, self.second = Signal(), Signal()
         self.split = Signal()  # pi = 4: a block fills two words
         self.left = Signal.like(now.count)
@@ -143,10 +160,21 @@ class _State:
         ]
         self.granule = Signal(range(max(2, *granules)))
         self.step = Signal(6)
+        self.widths = {bits: Signal(name=f"bits_{bits}") for bits in (2, 4, 8)}
+        self.granules, self.last_granule = Signal.like(self.granule), Signal.like(self.granule)
+        self.last_step = Signal.like(self.step)
         self.address = Signal.like(now.base)
         slots = shapes[0].slots
-        self.slots = [Signal(act_slot_of(shapes), name=f"slot_{k}") for k in range(slots)]
-        self.act_valid, self.act_taken = Signal(), Signal()
+        slot = act_slot_of(shapes)
+        self.slots = [Signal(slot, name=f"slot_{k}", reset_less=True) for k in range(slots)]
+        self.act_valid = Signal()
+        # results on chip go first in the buffers: a register slice ends their stall
+        m.submodules.acts = self.acts = Slice(
+            data.StructLayout(
+                {"chosen": 1, "nibbles": 1, "slots": data.ArrayLayout(slot, slots)}
+            )
+        )
+        self.act_taken = self.acts.i.ready
 
     @property
     def is_dense(self) -> Any:
@@ -186,6 +214,29 @@ class _State:
             self.second.eq(0),
             self.piece.eq(0),
         ]
+        f = self.flags
+        m.d.sync += [
+            f["only_x"].eq(command.repeat_x <= 1), f["only_y"].eq(command.repeat_y <= 1),
+            f["only_column"].eq(command.width == 1), f["only_pair"].eq(command.width == 2),
+            f["only_row"].eq(command.rows == 1), f["block_ends"].eq(command.blocks == 1),
+            f["left_ends"].eq(command.count == 1), f["piece_ends"].eq(~pick[2]),
+        ]  # fmt: skip
+        m.d.sync += [flag.eq(command.bits == bits) for bits, flag in self.widths.items()]
+        for engine, mine in zip(self.engines, (dense, ~dense)):
+            weights = weights_of_word(engine)
+            granule, chunk = word_granules(weights, self.loader.port.bits)
+            with m.If(mine), m.Switch(command.bits):
+                for bits in (2, 4, 8):
+                    taken = min(self.loader.port.bits // bits, chunk)
+                    steps = self.loader.port.bits // bits // taken
+                    granules, last = taken // granule, (weights - taken) // granule
+                    with m.Case(bits):
+                        m.d.sync += [
+                            self.granules.eq(granules), self.last_granule.eq(last),
+                            self.last_step.eq(steps - 1), f["only_granule"].eq(int(last == 0)),
+                            f["word_ends"].eq(int(last == 0)), f["only_step"].eq(int(steps == 1)),
+                            f["beat_ends"].eq(int(steps == 1)),
+                        ]  # fmt: skip
 
     def prepare(self) -> Any:
         """Further cycles: n div PB where PB is no power of two, row_words · repeat_y."""
@@ -216,6 +267,11 @@ class _State:
         ]  # fmt: skip
         with m.If(divided & multiplied):
             m.d.sync += self.times_y.eq(0)
+        f = self.flags
+        m.d.sync += [
+            f["x_ends"].eq(f["only_x"]), f["y_ends"].eq(f["only_y"]),
+            f["row_ends"].eq(f["only_row"]),
+        ]  # fmt: skip
         return divided & multiplied
 
     def start_row(self, base: Any) -> None:
@@ -228,6 +284,8 @@ class _State:
             self.residue_offset.eq(0),
             self.offset.eq(0),
             self.columns.eq(self.now.width),
+            self.flags["column_ends"].eq(self.flags["only_column"]),
+            self.flags["pair_ends"].eq(self.flags["only_pair"]),
         ]
 
     def word(self) -> tuple[Any, Any, Any]:
@@ -242,6 +300,7 @@ class _State:
     def place_activations(self, finish: Any) -> None:
         """One cycle: one pixel, or two neighbours."""
         m, now, beat = self.m, self.now, self.loader.beat
+        f = self.flags
         index, last_word, two = self.word()
         wraps = Signal()
         after = Signal.like(self.place)
@@ -253,8 +312,8 @@ class _State:
             wraps.eq(last_memory),
             after.eq(self.place + now.place_group),
             next_memory.eq(Mux(wraps, 0, self.memory + 1)),
-            pair.eq(two & self.pairs & (self.columns != 1)),
-            end_row.eq(Mux(pair, self.columns == 2, self.columns == 1)),
+            pair.eq(two & self.pairs & ~f["column_ends"]),
+            end_row.eq(Mux(pair, f["pair_ends"], f["column_ends"])),
         ]
         words = [beat.payload.data[64 * k : 64 * k + 64] for k in range(self.loader.port.words)]
         first, second = self.slots[0], self.slots[-1]
@@ -274,30 +333,38 @@ class _State:
             first.lane.eq(self.lane),
             first.data.eq(self.packed(Mux(index, words[-1], words[0]))),
         ]
-        last_y = self.times_y + 1 >= now.repeat_y
-        last_x = self.times_x + 1 >= now.repeat_x
-        with m.If(self.split & ~self.piece):
-            m.d.sync += self.piece.eq(1)
-        with m.Elif(~last_y):
-            m.d.sync += [
-                self.piece.eq(0),
-                self.times_y.eq(self.times_y + 1),
-                self.offset.eq(self.offset + now.place_row_words),
-            ]
+        ends = Signal()
+        m.d.comb += ends.eq(f["piece_ends"] & f["y_ends"] & f["x_ends"])
+        m.d.comb += beat.ready.eq(ends & (last_word | pair))
+        with m.If(~f["piece_ends"]):
+            m.d.sync += [self.piece.eq(1), f["piece_ends"].eq(1)]
         with m.Else():
-            m.d.sync += [self.piece.eq(0), self.times_y.eq(0)]
-            self.advance(pair, wraps, next_memory, after)
-            with m.If(~last_x):
-                m.d.sync += self.times_x.eq(self.times_x + 1)
-            with m.Else():
+            m.d.sync += [self.piece.eq(0), f["piece_ends"].eq(~self.split)]
+            with m.If(~f["y_ends"]):
                 m.d.sync += [
-                    self.times_x.eq(0),
-                    self.columns.eq(self.columns - Mux(pair, 2, 1)),
-                    self.second.eq(~(last_word | pair)),
+                    self.times_y.eq(self.times_y + 1),
+                    self.offset.eq(self.offset + now.place_row_words),
+                    f["y_ends"].eq(self.times_y + 2 >= now.repeat_y),
                 ]
-                m.d.comb += beat.ready.eq(last_word | pair)
-                with m.If(end_row):
-                    self.next_row(finish)
+            with m.Else():
+                m.d.sync += [self.times_y.eq(0), f["y_ends"].eq(f["only_y"])]
+                self.advance(pair, wraps, next_memory, after)
+                with m.If(~f["x_ends"]):
+                    m.d.sync += [
+                        self.times_x.eq(self.times_x + 1),
+                        f["x_ends"].eq(self.times_x + 2 >= now.repeat_x),
+                    ]
+                with m.Else():
+                    m.d.sync += [
+                        self.times_x.eq(0),
+                        f["x_ends"].eq(f["only_x"]),
+                        self.columns.eq(self.columns - Mux(pair, 2, 1)),
+                        f["column_ends"].eq(self.columns == Mux(pair, 3, 2)),
+                        f["pair_ends"].eq(self.columns == Mux(pair, 4, 3)),
+                        self.second.eq(~(last_word | pair)),
+                    ]
+                    with m.If(end_row):
+                        self.next_row(finish)
 
     def advance(self, pair: Any, wraps: Any, next_memory: Any, after: Any) -> None:
         """To the place of the next pixel (after a pair: the next but one)."""
@@ -322,8 +389,9 @@ class _State:
     def next_row(self, finish: Any) -> None:
         """A row is placed: the next one, the next block's first one, or the end."""
         m, now = self.m, self.now
-        with m.If(self.rows != 1):
-            m.d.sync += self.rows.eq(self.rows - 1)
+        f = self.flags
+        with m.If(~f["row_ends"]):
+            m.d.sync += [self.rows.eq(self.rows - 1), f["row_ends"].eq(self.rows == 2)]
             self.start_row(self.row_base + self.row_step)
         with m.Else():
             full = self.lane == self.last_lane
@@ -333,9 +401,11 @@ class _State:
                 self.lane.eq(Mux(full, 0, self.lane + 1)),
                 self.block_base.eq(base),
                 self.blocks.eq(self.blocks - 1),
+                f["row_ends"].eq(f["only_row"]),
+                f["block_ends"].eq(self.blocks == 2),
             ]
             self.start_row(base)
-            m.d.comb += finish.eq(self.blocks == 1)
+            m.d.comb += finish.eq(f["block_ends"])
 
     def packed(self, word: Any) -> Any:
         """The data of a slot: half of the word for pi = 4, nibbles together."""
@@ -349,33 +419,24 @@ class _State:
 
     def place_weights(self, finish: Any) -> None:
         """One cycle: as many weights as a chunk takes of the beat."""
-        m = self.m
-        for engine, mine in zip(self.engines, (self.is_dense, ~self.is_dense)):
-            weights = weights_of_word(engine)
-            granule, chunk = word_granules(weights, self.loader.port.bits)
-            with m.If(mine), m.Switch(self.now.bits):
-                for bits in (2, 4, 8):
-                    with m.Case(bits):
-                        taken = min(self.loader.port.bits // bits, chunk)
-                        steps = self.loader.port.bits // bits // taken
-                        self.weight_step(finish, taken // granule, weights // granule, steps)
-
-    def weight_step(self, finish: Any, granules: int, word: int, steps: int) -> None:
-        """``granules`` of a word of ``word`` are written; a beat takes ``steps`` cycles."""
-        m, beat = self.m, self.loader.beat
-        full = self.granule == word - granules
+        m, beat, f = self.m, self.loader.beat, self.flags
+        full, following = f["word_ends"], Signal.like(self.granule)
         last = Signal()
         m.d.comb += [
-            last.eq(full & (self.left == 1)),
+            last.eq(full & f["left_ends"]),
             finish.eq(last),
-            beat.ready.eq(last | (self.step == steps - 1)),
+            beat.ready.eq(last | f["beat_ends"]),
+            following.eq(self.granule + self.granules),
         ]
         m.d.sync += [
             self.step.eq(Mux(beat.ready, 0, self.step + 1)),
-            self.granule.eq(Mux(full, 0, self.granule + granules)),
+            f["beat_ends"].eq(Mux(beat.ready, f["only_step"], self.step + 1 == self.last_step)),
+            self.granule.eq(Mux(full, 0, following)),
+            full.eq(Mux(full, f["only_granule"], following == self.last_granule)),
             self.address.eq(self.address + full),
-            self.left.eq(self.left - full),
         ]
+        with m.If(full):
+            m.d.sync += [self.left.eq(self.left - 1), f["left_ends"].eq(self.left == 2)]
 
     def place_items(self, finish: Any) -> None:
         """One cycle: 8 bytes, a channel's parameters or a tap."""
@@ -383,33 +444,42 @@ class _State:
         _, last_word, _ = self.word()
         m.d.comb += [
             self.loader.beat.ready.eq(last_word),
-            finish.eq(self.left == 1),
+            finish.eq(self.flags["left_ends"]),
         ]
         m.d.sync += [
+            self.flags["left_ends"].eq(self.left == 2),
             self.second.eq(~last_word),
             self.address.eq(self.address + 1),
             self.left.eq(self.left - 1),
         ]
 
-    def outputs(self, go: Any, act: Any, weight: Any) -> None:
+    def outputs(self, go: dict[str, Any]) -> None:
         """Registers to the buffers."""
         m, loader = self.m, self.loader
         names = ("dense", "depthwise")
         ways = [getattr(loader, f"{name}_act") for name in names]
-        chosen = Signal()  # the depthwise engine's
-        m.d.comb += self.act_taken.eq(Mux(chosen, ways[1].ready, ways[0].ready))
-        with m.If(go & act):
-            m.d.sync += chosen.eq(self.now.dest[2])
+        entry, there = self.acts.i.payload, self.acts.o.payload
+        chosen, nibbles = Signal(), Signal()  # the depthwise engine's
+        with m.If(go["act"]):
+            m.d.sync += [chosen.eq(self.now.dest[2]), nibbles.eq(self.now.place_nibbles)]
         with m.Elif(self.act_taken):
             m.d.sync += self.act_valid.eq(0)
-        nibbles = Signal()
-        with m.If(go & act):
-            m.d.sync += nibbles.eq(self.now.place_nibbles)
-        for way, mine in zip(ways, (~chosen, chosen)):
-            m.d.comb += [way.valid.eq(self.act_valid & mine), way.payload.nibbles.eq(nibbles)]
-            for index, slot in enumerate(self.slots):
+        m.d.comb += [
+            self.acts.i.valid.eq(self.act_valid), entry.chosen.eq(chosen),
+            entry.nibbles.eq(nibbles),
+            self.acts.o.ready.eq(Mux(there.chosen, ways[1].ready, ways[0].ready)),
+        ]  # fmt: skip
+        for index, slot in enumerate(self.slots):
+            m.d.comb += entry.slots[index].eq(slot)
+        for way, mine in zip(ways, (~there.chosen, there.chosen)):
+            m.d.comb += [
+                way.valid.eq(self.acts.o.valid & mine), way.payload.nibbles.eq(there.nibbles)
+            ]
+            for index in range(len(self.slots)):
                 for name in ("valid", "memory", "address", "lane", "data"):
-                    m.d.comb += getattr(way.payload.slots[index], name).eq(getattr(slot, name))
+                    m.d.comb += getattr(way.payload.slots[index], name).eq(
+                        getattr(there.slots[index], name)
+                    )
         index, _, _ = self.word()
         data_ = loader.beat.payload.data
         word = data_ if loader.port.words == 1 else Mux(index, data_[64:], data_[:64])
@@ -417,14 +487,13 @@ class _State:
             Dest.DENSE_PARAM: loader.dense_param, Dest.DENSE_TAP: loader.dense_tap,
             Dest.DEPTHWISE_PARAM: loader.depthwise_param, Dest.DEPTHWISE_TAP: loader.depthwise_tap,
         }  # fmt: skip
-        item_index, item = Signal(13), Signal(64)
-        with m.If(go & ~act & ~weight):
-            m.d.sync += [item_index.eq(self.address), item.eq(word)]
+        item_index, item = Signal(13, reset_less=True), Signal(64, reset_less=True)
+        m.d.sync += [item_index.eq(self.address), item.eq(word)]
         for dest, way in items.items():
-            m.d.sync += way.valid.eq(go & (self.now.dest == dest))
+            m.d.sync += way.valid.eq(go["item"] & (self.now.dest == dest))
             m.d.comb += [way.index.eq(item_index), way.data.eq(item)]
         for engine, dest in zip(self.engines, WEIGHT):
-            self.weight_output(engine, dest, go)
+            self.weight_output(engine, dest, go["weight"])
 
     def weight_output(self, engine: Engine, dest: Dest, go: Any) -> None:
         """Weights of the beat, expanded, to the register before an engine's weight buffer."""
@@ -433,32 +502,28 @@ class _State:
         weights = weights_of_word(engine)
         granule, chunk = word_granules(weights, loader.port.bits)
         data_ = loader.beat.payload.data
-        mine = Signal(name=f"go_{dest.name.lower()}")
-        m.d.comb += mine.eq(go & (self.now.dest == dest))
-        m.d.sync += way.valid.eq(mine)
-        with m.If(mine):
-            m.d.sync += way.address.eq(self.address)
-            with m.Switch(self.now.bits):
-                for bits in (2, 4, 8):
-                    taken = min(loader.port.bits // bits, chunk)
-                    steps = loader.port.bits // bits // taken
-                    size = taken // granule
-                    with m.Case(bits):
-                        parts = [data_[k * taken * bits :][: taken * bits] for k in range(steps)]
-                        part = Signal(taken * bits, name=f"part_{bits}")
-                        m.d.comb += part.eq(Array(parts)[self.step] if steps > 1 else parts[0])
-                        values = []
-                        for k in range(chunk):
-                            at = k % taken * bits
-                            value = part[at : at + bits].as_signed()
-                            wide = Signal(engine.weight_bits, name=f"w{bits}_{k}")
-                            m.d.comb += wide.eq(value)
-                            values.append(wide)
-                        place = self.granule >> ceil_log2(size)
-                        m.d.sync += way.data.eq(Cat(values))
-                        m.d.sync += way.mask.eq(
-                            Cat(place == j // size for j in range(weights // granule))
-                        )
+        # data go along whether valid or not: nothing but a flag waits for the beat
+        m.d.sync += [way.valid.eq(go & (self.now.dest == dest)), way.address.eq(self.address)]
+        for bits, flag in self.widths.items():
+            taken = min(loader.port.bits // bits, chunk)
+            steps = loader.port.bits // bits // taken
+            size = taken // granule
+            with m.If(flag):
+                parts = [data_[k * taken * bits :][: taken * bits] for k in range(steps)]
+                part = Signal(taken * bits, name=f"part_{bits}")
+                m.d.comb += part.eq(Array(parts)[self.step] if steps > 1 else parts[0])
+                values = []
+                for k in range(chunk):
+                    at = k % taken * bits
+                    value = part[at : at + bits].as_signed()
+                    wide = Signal(engine.weight_bits, name=f"w{bits}_{k}")
+                    m.d.comb += wide.eq(value)
+                    values.append(wide)
+                place = self.granule >> ceil_log2(size)
+                m.d.sync += way.data.eq(Cat(values))
+                m.d.sync += way.mask.eq(
+                    Cat(place == j // size for j in range(weights // granule))
+                )
 
 
 def act_slot_of(shapes: list[ActShape]) -> Any:

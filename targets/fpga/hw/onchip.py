@@ -6,15 +6,19 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
-from codesign.targets.fpga.hw.axi import Slice, axi4
+from codesign.targets.fpga.hw.axi import axi4
 from codesign.targets.fpga.hw.ports import Port
+from codesign.targets.fpga.hw.walk import delay
 
 BANK = 1024
 """Words of one memory: an ECP5's block RAM is 1024 words deep where it is 18 bits wide."""
+QUEUE = 16
+"""Words that were read ahead of the accelerator's taking them."""
 LATENCY = 4
 """Cycles from the host's address to its data."""
 
@@ -69,51 +73,46 @@ class OnChipMemory(Component):
         address = Signal(where)
         write_address, write_data = Signal(where), Signal(port.bits)
         write_enable = Signal(port.bits // 8)
-        # three stages: memories, a register each, the chosen one
-        valid, final = Signal(3), Signal(3)
-        moves = [Signal(name=f"moves_{k}") for k in range(3)]
-        picked, data = Signal(port.bits), [Signal(port.bits) for _ in banks]
-        banks_then = [Signal.like(chosen_bank, name=f"bank_{k}") for k in range(2)]
+        picked = Signal(port.bits, reset_less=True)
+        data = [Signal(port.bits, name=f"data_{k}", reset_less=True) for k in range(len(banks))]
         m.d.comb += [chosen_bank.eq(address >> inside), in_bank.eq(address[:inside])]
         for number, (write, read) in enumerate(banks):
             mine = (write_address >> inside) == number
             m.d.comb += [
-                read.addr.eq(in_bank), read.en.eq(moves[0]), write.addr.eq(write_address[:inside]),
+                read.addr.eq(in_bank), read.en.eq(1), write.addr.eq(write_address[:inside]),
                 write.data.eq(write_data), write.en.eq(Mux(mine, write_enable, 0)),
             ]  # fmt: skip
-            with m.If(moves[1]):
-                m.d.sync += data[number].eq(read.data)
-        with m.If(moves[0]):
-            m.d.sync += banks_then[0].eq(chosen_bank)
-        with m.If(moves[1]):
-            m.d.sync += banks_then[1].eq(banks_then[0])
-        with m.If(moves[2]):
-            m.d.sync += picked.eq(Array(data)[banks_then[1]] if len(data) > 1 else data[0])
+            m.d.sync += data[number].eq(read.data)
+        bank = delay(m, chosen_bank, 2)
+        m.d.sync += picked.eq(Array(data)[bank] if len(data) > 1 else data[0])
 
+        # reads go through the memories without a halt: only those are begun for whose data the
+        # queue behind has room
+        queue = SyncFIFOBuffered(width=port.bits + 1, depth=QUEUE)
+        m.submodules.queue = queue
         place, left = Signal(where), Signal(9)
         idle = Signal(init=1)  # left == 0
-        m.submodules.slice = piece = Slice(port.bits + 1)
-        take = Signal()
+        may = Signal(init=1)
+        flying = Signal(range(QUEUE + 1))  # begun, not yet taken by the accelerator
+        take, gone = Signal(), Signal()
         m.d.comb += [
             axi.arready.eq(idle),
-            take.eq(~idle & moves[0]),
+            take.eq(~idle & may),
             address.eq(Mux(self.host_on, self.host_address >> half, place)),
-            moves[2].eq(piece.i.ready | ~valid[2]),
-            moves[1].eq(moves[2] | ~valid[1]),
-            moves[0].eq(moves[1] | ~valid[0]),
-            piece.i.valid.eq(valid[2]),
-            piece.i.payload.eq(Cat(picked, final[2])),
-            axi.rvalid.eq(piece.o.valid),
-            Cat(axi.rdata, axi.rlast).eq(piece.o.payload),
-            piece.o.ready.eq(axi.rready),
+            queue.w_en.eq(delay(m, take, 3, reset=True)),
+            queue.w_data.eq(Cat(picked, delay(m, left == 1, 3))),
+            axi.rvalid.eq(queue.r_rdy),
+            Cat(axi.rdata, axi.rlast).eq(queue.r_data),
+            queue.r_en.eq(axi.rready),
+            gone.eq(axi.rvalid & axi.rready),
         ]
+        m.d.sync += [
+            flying.eq(flying + take - gone), may.eq(flying < QUEUE - 2),  # one may begin meanwhile
+        ]  # fmt: skip
         with m.If(axi.arvalid & axi.arready):
             m.d.sync += [place.eq(axi.araddr >> shift), left.eq(axi.arlen + 1), idle.eq(0)]
         with m.If(take):
             m.d.sync += [place.eq(place + 1), left.eq(left - 1), idle.eq(left == 1)]
-        for k, (came, ends) in enumerate(zip((take, valid[0], valid[1]), (left == 1, *final[:2]))):
-            with m.If(moves[k]):
-                m.d.sync += [valid[k].eq(came), final[k].eq(ends)]
 
         target, open_ = Signal(where), Signal()
         words = [picked[64 * k : 64 * k + 64] for k in range(port.words)]

@@ -238,6 +238,10 @@ class Residual(Component):
         arrive = Signal()
         m.d.comb += [self.beat.ready.eq(1), arrive.eq(self.beat.valid)]
         number = Mux(arrive, 1 + both, 0)
+        following = Signal.like(read)
+        m.d.comb += following.eq(read + self.unit.take)
+        places = [Signal(where, name=f"place_{k}") for k in range(2)]  # of the next word in each
+        m.d.sync += [places[0].eq((following + following[0])[1:]), places[1].eq(following[1:])]
         outs = []
         for parity in range(2):
             memory = Memory(shape=64, depth=depth, init=[])
@@ -248,7 +252,7 @@ class Residual(Component):
                 write.en.eq(arrive & (mine | both)),
                 write.addr.eq((written + ~mine)[1:] if parity == 0 else written[1:]),
                 write.data.eq(Mux(mine, first, words[-1])),
-                out.addr.eq((read + (read[0] != parity))[1:] if parity == 0 else read[1:]),
+                out.addr.eq(places[parity]),
             ]
             outs.append(out.data)
         m.d.comb += [
@@ -258,7 +262,7 @@ class Residual(Component):
         ]
         m.d.sync += [
             written.eq(written + number),
-            read.eq(read + self.unit.take),
+            read.eq(following),
             count.eq(count + number - self.unit.take),
         ]
         return m

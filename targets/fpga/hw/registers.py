@@ -16,6 +16,9 @@ from codesign.targets.fpga.hw.ports import ADDRESS_BITS
 
 VERSION = 1
 IDENTITY = 0xC0DE5100 | VERSION
+RESET_CYCLES, RESET_SPREAD = 32, 8
+"""How long a reset takes, and the last part of it in which it reaches the furthest units: they get
+it through registers, since one net to all of them is the slowest of the chip."""
 
 
 class Register(IntEnum):
@@ -63,6 +66,13 @@ class Register(IntEnum):
     HOST_HIGH = 0x60
 
 
+R = Register
+WRITABLE = (
+    R.CONTROL, R.STATUS, R.INTERRUPT, R.COMMANDS, R.BASE_LOW, R.BASE_HIGH, R.WATCHDOG,
+    R.HOST_ADDRESS, R.HOST_LOW, R.HOST_HIGH,
+)  # fmt: skip
+
+
 class Registers(Component):
     """Registers, the run's state, its counters and the watchdog."""
 
@@ -103,60 +113,79 @@ class Registers(Component):
         enable = Signal()
         limit, still = Signal(32, init=1 << 24), Signal(32)
         late = Signal()  # too long without progress
+        moving, over, limited, begin = Signal(), Signal(), Signal(init=1), Signal()
         cycles = Signal(64)
         busy = [Signal(32, name=f"busy_{k}") for k in range(len(UNITS))]
         beats = [Signal(32, name=f"beats_{k}") for k in range(2)]
         m.d.comb += self.irq.eq(done & enable)
 
-        write, at, value = Signal(), Signal(len(bus.awaddr)), Signal(32)
+        # a write takes effect a cycle after it was taken; none is taken until a reset is over
+        taken, write = Signal(), Signal()
+        value = Signal(32, reset_less=True)
+        hit = {k: Signal(name=f"at_{k.name.lower()}", reset_less=True) for k in WRITABLE}
+        hold = Signal(range(RESET_CYCLES))
         m.d.comb += [
-            write.eq(bus.awvalid & bus.wvalid & (~bus.bvalid | bus.bready)),
-            bus.awready.eq(write),
-            bus.wready.eq(write),
-            at.eq(Cat(Const(0, 2), bus.awaddr[2:])),
-            value.eq(bus.wdata),
-        ]
+            taken.eq(
+                bus.awvalid & bus.wvalid & (~bus.bvalid | bus.bready) & ~write & (hold == 0)
+            ),
+            bus.awready.eq(taken),
+            bus.wready.eq(taken),
+        ]  # fmt: skip
+        m.d.sync += write.eq(taken)
         with m.If(bus.bready):
             m.d.sync += bus.bvalid.eq(0)
-        with m.If(write):
-            m.d.sync += bus.bvalid.eq(1)
+        with m.If(taken):
+            m.d.sync += [
+                bus.bvalid.eq(1), value.eq(bus.wdata),
+                *(flag.eq(bus.awaddr[2:] == place >> 2) for place, flag in hit.items()),
+            ]  # fmt: skip
+        with m.If(hold != 0):
+            m.d.sync += hold.eq(hold - 1)
+        m.d.comb += self.reset.eq(hold >= RESET_SPREAD)
 
-        m.d.sync += [self.start.eq(0), self.reset.eq(0)]
+        m.d.sync += self.start.eq(0)
         with m.If(self.running):
             m.d.sync += [cycles.eq(cycles + 1), still.eq(still + 1)]
             for count, step in zip((*busy, *beats), (*self.busy, self.read_beat, self.write_beat)):
                 m.d.sync += count.eq(count + step)
-            with m.If(self.progress):
+            # a register before and behind the comparison: `progress` comes from everywhere
+            m.d.sync += [
+                moving.eq(self.progress),
+                over.eq((still >= limit) & ~moving), late.eq(over & limited & ~moving),
+            ]
+            with m.If(moving):
                 m.d.sync += still.eq(0)
-            m.d.sync += late.eq((limit != 0) & (still >= limit) & ~self.progress)
             stop = Cat(self.bus_error, self.bad_command, late)
             with m.If(self.ended | stop.any()):
                 m.d.sync += [
                     self.running.eq(self.start), done.eq(~self.start),
                     failed.eq(stop & (~self.start).replicate(3)),
                 ]  # fmt: skip
-        self.host_port(m, write, at, value)
-        with m.If(write), m.Switch(at):
-            with m.Case(Register.CONTROL):
-                with m.If(value[0] & ~self.running):
-                    m.d.sync += [
-                        self.start.eq(1), self.running.eq(1), done.eq(0), failed.eq(0),
-                        cycles.eq(0), still.eq(0), late.eq(0),
-                    ]  # fmt: skip
-                    m.d.sync += [count.eq(0) for count in (*busy, *beats)]
+        if self.host:
+            self.host_port(m, write, hit, value)
+        m.d.sync += [begin.eq(0), limited.eq(limit != 0)]
+        with m.If(begin):
+            m.d.sync += [
+                self.start.eq(1), self.running.eq(1), done.eq(0), failed.eq(0), cycles.eq(0),
+                still.eq(0), late.eq(0), over.eq(0), moving.eq(1),
+            ]  # fmt: skip
+            m.d.sync += [count.eq(0) for count in (*busy, *beats)]
+        with m.If(write):
+            with m.If(hit[Register.CONTROL]):
+                m.d.sync += begin.eq(value[0] & ~value[1] & ~self.running)
                 with m.If(value[1]):
-                    m.d.sync += [self.reset.eq(1), self.running.eq(0)]
-            with m.Case(Register.STATUS):
+                    m.d.sync += [hold.eq(RESET_CYCLES - 1), self.running.eq(0)]
+            with m.If(hit[Register.STATUS]):
                 m.d.sync += [done.eq(done & ~value[1]), failed.eq(failed & ~value[2:5])]
-            with m.Case(Register.INTERRUPT):
+            with m.If(hit[Register.INTERRUPT]):
                 m.d.sync += enable.eq(value[0])
-            with m.Case(Register.COMMANDS):
+            with m.If(hit[Register.COMMANDS]):
                 m.d.sync += self.address.eq(value)
-            with m.Case(Register.BASE_LOW):
+            with m.If(hit[Register.BASE_LOW]):
                 m.d.sync += self.base[:32].eq(value)
-            with m.Case(Register.BASE_HIGH):
+            with m.If(hit[Register.BASE_HIGH]):
                 m.d.sync += self.base[32:].eq(value)
-            with m.Case(Register.WATCHDOG):
+            with m.If(hit[Register.WATCHDOG]):
                 m.d.sync += limit.eq(value)
 
         readable: dict[int, Any] = {
@@ -184,33 +213,36 @@ class Registers(Component):
             readable[Register.HOST_ADDRESS] = self.host_address
             readable[Register.HOST_LOW] = self.host_read[:32]
             readable[Register.HOST_HIGH] = self.host_read[32:]
-        m.d.comb += bus.arready.eq(~bus.rvalid)
+        # a read takes two cycles, the choice among all registers has one of them
+        reading, where = Signal(), Signal(len(bus.araddr), reset_less=True)
+        m.d.comb += bus.arready.eq(~bus.rvalid & ~reading)
         with m.If(bus.rready):
             m.d.sync += bus.rvalid.eq(0)
         with m.If(bus.arvalid & bus.arready):
+            m.d.sync += [reading.eq(1), where.eq(bus.araddr)]
+        with m.If(reading):
             # a tree of multiplexers is faster than one comparison a register
             most = max(readable) // 4
-            index = bus.araddr[2 : 2 + most.bit_length()]
+            index = where[2 : 2 + most.bit_length()]
             table = Array([readable.get(4 * k, Const(0, 32)) for k in range(most + 1)])
-            there = ~bus.araddr[2 + most.bit_length() :].any() & (index <= most)
-            m.d.sync += [bus.rvalid.eq(1), bus.rdata.eq(Mux(there, table[index], 0))]
+            there = ~where[2 + most.bit_length() :].any() & (index <= most)
+            m.d.sync += [
+                reading.eq(0), bus.rvalid.eq(1), bus.rdata.eq(Mux(there, table[index], 0)),
+            ]  # fmt: skip
             if self.host:
-                with m.If(bus.araddr[2:] == Register.HOST_HIGH >> 2):
+                with m.If(where[2:] == Register.HOST_HIGH >> 2):
                     m.d.sync += self.host_address.eq(self.host_address + 1)
         return m
 
-    def host_port(self, m: Module, write: Any, at: Any, value: Any) -> None:
+    def host_port(self, m: Module, write: Any, hit: dict[Register, Any], value: Any) -> None:
         """Words of the on-chip memory, 8 bytes at a time."""
-        if not self.host:
-            return
         m.d.comb += self.host_on.eq(~self.running)
         m.d.sync += self.host_write.eq(0)
         with m.If(self.host_write):
             m.d.sync += self.host_address.eq(self.host_address + 1)
-        with m.If(write), m.Switch(at):
-            with m.Case(Register.HOST_ADDRESS):
-                m.d.sync += self.host_address.eq(value)
-            with m.Case(Register.HOST_LOW):
-                m.d.sync += self.host_data[:32].eq(value)
-            with m.Case(Register.HOST_HIGH):
-                m.d.sync += [self.host_data[32:].eq(value), self.host_write.eq(1)]
+        with m.If(write & hit[Register.HOST_ADDRESS]):
+            m.d.sync += self.host_address.eq(value)
+        with m.If(write & hit[Register.HOST_LOW]):
+            m.d.sync += self.host_data[:32].eq(value)
+        with m.If(write & hit[Register.HOST_HIGH]):
+            m.d.sync += [self.host_data[32:].eq(value), self.host_write.eq(1)]

@@ -206,7 +206,8 @@ class ResidualTable(wiring.Component):
 class ResidualQueue(wiring.Component):
     """Block pixels of the residual tensor, in order; up to two come and go in a cycle.
 
-    ``take`` tells the source how many of ``available`` are taken (and ``came``, the unit);
+    ``take`` tells the source how many of ``available`` are taken (and ``came``, a cycle later, the
+    unit, by when they can be read);
     ``head``: the first two, of which ``pop`` are dropped.
     """
 
@@ -229,9 +230,12 @@ class ResidualQueue(wiring.Component):
         level = Signal(range(QUEUE + 1))
         wrote, read = Signal(range(QUEUE)), Signal(range(QUEUE))
         m.d.comb += self.take.eq(Mux(level <= QUEUE - 2, self.available, 0))
-        m.d.comb += self.came.eq(self.take)
+        # a register before the memories: words are read from one memory into the other
+        words = [Signal(64, name=f"word_{k}", reset_less=True) for k in range(2)]
+        m.d.sync += self.came.eq(self.take)
+        m.d.sync += [word.eq(self.words[k]) for k, word in enumerate(words)]
         m.d.sync += [
-            level.eq(level + self.take - self.pop), wrote.eq(wrote + self.take),
+            level.eq(level + self.take - self.pop), wrote.eq(wrote + self.came),
             read.eq(read + self.pop),
         ]  # fmt: skip
         heads = []
@@ -242,8 +246,8 @@ class ResidualQueue(wiring.Component):
             mine = wrote[0] != parity  # this memory takes the second word
             m.d.comb += [
                 port.addr.eq((wrote + mine) >> 1),
-                port.data.eq(Mux(mine, self.words[1], self.words[0])),
-                port.en.eq(Mux(mine, self.take == 2, self.take != 0)),
+                port.data.eq(Mux(mine, words[1], words[0])),
+                port.en.eq(Mux(mine, self.came == 2, self.came != 0)),
             ]
             out = ram.read_port(domain="comb")
             m.d.comb += out.addr.eq((read + (read[0] != parity)) >> 1)

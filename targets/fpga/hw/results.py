@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import bits_for
 
 from codesign.space.accelerator import Engine
-from codesign.targets.fpga.hw.axi import Slice
+from codesign.targets.fpga.hw.axi import Slice, Stage
 from codesign.targets.fpga.hw.buffers import ActLayout, act_payload
 from codesign.targets.fpga.hw.ports import store_stream
 from codesign.targets.fpga.hw.walk import delay
@@ -47,6 +47,11 @@ def entry_layout(pixels: int) -> Any:
     values = data.ArrayLayout(signed(16), pixels * BLOCK)
     flags = {"run": 1, "group": 1, "row": 1, "plane": 1, "last": 1}
     return data.StructLayout({"values": values, "count": bits_for(pixels), **flags})
+
+
+KNOWN = data.StructLayout({"some": 1, "pair": 1, "over": 1, "along": 1, "turns": 1})
+"""Of an entry, found out before its turn: it has pixels; two; it ends a group but no plane, a run
+but no group, any of them."""
 
 
 def destination(m: Module, payload: Any, blocks: int) -> Any:
@@ -101,15 +106,25 @@ class Results(wiring.Component):
         m = Module()
         m.submodules.queue = queue = SyncFIFOBuffered(width=self.entry.size, depth=DEPTH)
         # block RAM is slow to give its data: registers before anything is decided on them
-        m.submodules.head = head = Slice(self.entry.size)
-        entry = Signal(self.entry)
+        m.submodules.stage = stage = Stage(self.entry.size)
+        came, known = Signal(self.entry), Signal(KNOWN)
+        m.submodules.head = head = Slice(self.entry.size + KNOWN.size)
+        m.d.comb += [
+            came.eq(stage.o.payload), known.some.eq(came.count != 0),
+            known.pair.eq(came.count == 2), known.over.eq(came.group & ~came.plane),
+            known.along.eq(came.run & ~came.group & ~came.plane),
+            known.turns.eq(came.run | came.group | came.plane),
+            head.i.valid.eq(stage.o.valid), stage.o.ready.eq(head.i.ready),
+            head.i.payload.eq(Cat(came, known)),
+        ]  # fmt: skip
+        entry, facts = Signal(self.entry), Signal(KNOWN)
         d = Signal(DESTINATION, reset_less=True)
         busy, fresh = Signal(), Signal()
         following, waiting = Signal(DESTINATION, reset_less=True), Signal()
         m.d.comb += [
             queue.w_data.eq(self.push.entry), queue.w_en.eq(self.push.valid),
-            head.i.payload.eq(queue.r_data), head.i.valid.eq(queue.r_rdy),
-            queue.r_en.eq(head.i.ready), entry.eq(head.o.payload),
+            stage.i.payload.eq(queue.r_data), stage.i.valid.eq(queue.r_rdy),
+            queue.r_en.eq(stage.i.ready), Cat(entry, facts).eq(head.o.payload),
             self.command.ready.eq(~waiting),
         ]  # fmt: skip
         with m.If(fresh):
@@ -121,8 +136,8 @@ class Results(wiring.Component):
         have = busy & ~fresh & head.o.valid
         sub = Signal(range(max(2, self.pixels)))
         half = Signal()
-        two = (~d.wide & ~d.to_chip & (entry.count == 2)) if self.pixels == 2 else Value.cast(0)
-        some = entry.count != 0
+        two = (~d.wide & ~d.to_chip & facts.pair) if self.pixels == 2 else Value.cast(0)
+        some = facts.some
         halves = self.target.kind == "dense" and self.target.pi == 4
         whole = half | ~d.to_chip | ~some if halves else Value.cast(1)
         final = Signal()
@@ -142,9 +157,8 @@ class Results(wiring.Component):
                 m.d.sync += sub.eq(Mux(final, 0, sub + 1))
         with m.If(go & closing):
             m.d.sync += busy.eq(0)
-        moved = go & some & whole
-        self._to_memory(m, d, entry, fresh, go & final, some, sub, two)
-        self._to_chip(m, d, entry, fresh, go & final, go & some & d.to_chip, moved, sub, half)
+        self._to_memory(m, d, entry, facts, fresh, go, final, sub, two)
+        self._to_chip(m, d, entry, fresh, go, final, some, some & whole, sub, half)
         return m
 
     def _pixel(self, entry: Any, k: Any) -> Any:
@@ -155,36 +169,37 @@ class Results(wiring.Component):
         return Mux(k, Cat(entry.values[BLOCK + c] for c in range(BLOCK)), first)
 
     def _to_memory(
-        self, m: Module, d: Any, entry: Any, fresh: Any, final: Any, some: Any, sub: Any, two: Any
-    ) -> None:
-        """Address and data of the store unit."""
+        self, m: Module, d: Any, entry: Any, facts: Any, fresh: Any, go: Any, ends: Any, sub: Any,
+        two: Any,
+    ) -> None:  # fmt: skip
+        """Address and data of the store unit; ``ends``: nothing of the entry stays behind."""
         at, start, after, plane = (Signal(32, name=n) for n in ("at", "start", "after", "plane"))
         first = Signal(init=1)
-        moved = Mux(some, Mux(d.wide, 16, 8) << two, 0)
+        some = facts.some
+        double = d.wide | two
+        moved = Cat(0, 0, 0, some & ~double, some & double)  # wide: one pixel at a time
         there, along, down = Signal(32), Signal(32), Signal(32)
         m.d.comb += [
             there.eq(at + moved), along.eq(start + d.block_step), down.eq(plane + d.group_step),
         ]
-        # one gate a source, not a chain of multiplexers behind the sums
-        ends, group = final & ~fresh, ~entry.plane & entry.group
+        # what comes next depends on the entry alone; whether it goes only enables the registers
         take = {
-            "down": ends & entry.plane, "there": ends & group & first,
-            "after": ends & group & ~first,
-            "along": ends & ~entry.plane & ~entry.group & entry.run,
+            "down": entry.plane, "there": facts.over & first, "after": facts.over & ~first,
+            "along": facts.along,
         }  # fmt: skip
         row = Signal(32)  # where the next run of the block, or block of the group, begins
-        turns = fresh | Cat(take.values()).any()
+        turns = facts.turns & ends
         m.d.comb += row.eq(
             gated(down, take["down"]) | gated(there, take["there"]) | gated(after, take["after"])
-            | gated(along, take["along"]) | gated(d.address, fresh)
+            | gated(along, take["along"])
         )  # fmt: skip
-        with m.If(turns):
-            m.d.sync += [at.eq(row), start.eq(row), first.eq(~take["along"])]
-        with m.Elif(self.store.valid & self.store.ready):
-            m.d.sync += at.eq(there)
-        with m.If(fresh | take["down"]):
+        with m.If(go | fresh):
+            m.d.sync += at.eq(Mux(fresh, d.address, Mux(turns, row, there)))
+        with m.If((go & turns) | fresh):
+            m.d.sync += [start.eq(Mux(fresh, d.address, row)), first.eq(fresh | ~take["along"])]
+        with m.If((go & take["down"] & ends) | fresh):
             m.d.sync += plane.eq(Mux(fresh, d.address, down))
-        with m.If(take["along"] & first):
+        with m.If(go & ends & take["along"] & first):
             m.d.sync += after.eq(there)
         whole = self._pixel(entry, sub)
         narrow = Cat(whole[16 * c :][:8] for c in range(BLOCK))
@@ -203,31 +218,37 @@ class Results(wiring.Component):
         return Value.cast(1) if self.pixels == 1 else sub | two | ~entry.count[1]
 
     def _to_chip(
-        self, m: Module, d: Any, entry: Any, fresh: Any, final: Any, write: Any, moved: Any,
-        sub: Any, half: Any,
+        self, m: Module, d: Any, entry: Any, fresh: Any, go: Any, final: Any, some: Any,
+        moved: Any, sub: Any, half: Any,
     ) -> None:  # fmt: skip
-        """Memory, word and lane of the pixel: "placing" of docs/accelerator.md, by adding."""
+        """Memory, word and lane of the pixel: "placing" of docs/accelerator.md, by adding. As in
+        ``_to_memory``, ``go`` only enables registers."""
         t = self.target
         layout = ActLayout.of(t)
         split = t.kind == "dense" and t.pi == 4
         per_word = max(1, layout.lanes)
         state = data.StructLayout(
-            {"r": 3, "memory": bits_for(max(1, layout.memories)), "quotient": 14, "word": 14}
-        )
+            {
+                "r": 3, "memory": bits_for(max(1, layout.memories)), "quotient": 14, "word": 14,
+                "steps": 1, "turns": 1,
+            }
+        )  # steps, turns: r and memory are at their last values
         at, start, after, there, begin = (
             Signal(state, name=f"place_{n}") for n in ("at", "start", "after", "there", "begin")
         )
         row = Signal(14)
         memories = Mux(d.place_nibbles, 2 * t.px, t.px) if t.double else Value.cast(t.px)
         # the next pixel of a row
-        step = at.r + 1 == d.place_stride
-        turn = at.memory + 1 == memories
+        step, turn = at.steps, at.turns
+        one, alone = d.place_stride == 1, memories == 1
         quotient = Mux(step & turn, at.quotient + d.place_group, at.quotient)
         with m.If(moved):
             m.d.comb += [
                 there.r.eq(Mux(step, 0, at.r + 1)), there.quotient.eq(quotient),
                 there.memory.eq(Mux(step, Mux(turn, 0, at.memory + 1), at.memory)),
                 there.word.eq(Mux(step, quotient, at.word + d.place_residue_words)),
+                there.steps.eq(Mux(step, one, at.r + 2 == d.place_stride)),
+                there.turns.eq(Mux(step, Mux(turn, alone, at.memory + 2 == memories), turn)),
             ]  # fmt: skip
         with m.Else():
             m.d.comb += there.eq(at)
@@ -243,32 +264,48 @@ class Results(wiring.Component):
         first = Signal(init=1)
         row_next = Signal(14)
         m.d.comb += row_next.eq(Mux(entry.plane, d.place_base, row + d.place_row_words))
-        m.d.comb += [begin.quotient.eq(row_next), begin.word.eq(row_next)]
-        m.d.sync += at.eq(there)
+        m.d.comb += [
+            begin.quotient.eq(row_next), begin.word.eq(row_next), begin.steps.eq(one),
+            begin.turns.eq(alone),
+        ]  # fmt: skip
+        to = Mux(first, Value.cast(there), Value.cast(after))
+        following = Signal(state)
+        m.d.comb += following.eq(there)
         with m.If(final):
-            with m.If(entry.run):
-                m.d.sync += [lane.eq(lane_up), offset.eq(offset_up)]
-                m.d.sync += first.eq(entry.group)
-                with m.If(first):
-                    m.d.sync += after.eq(there)
-                m.d.sync += at.eq(start)
-            with m.If(entry.group):
-                to = Mux(first, there, after)
-                m.d.sync += [at.eq(to), start.eq(to), lane.eq(lane_0), offset.eq(offset_0)]
             with m.If(entry.row):
-                m.d.sync += [row.eq(row_next), at.eq(begin), start.eq(begin)]
-            with m.If(entry.plane):
-                m.d.sync += [
-                    lane_0.eq(lane_up), offset_0.eq(offset_up), lane.eq(lane_up),
-                    offset.eq(offset_up),
-                ]  # fmt: skip
-        with m.If(fresh):
-            over, rest = _divided(d.place_block, per_word, 511)
-            words = (over << 1) if split else over
-            zero = Signal(state)
-            m.d.comb += [zero.quotient.eq(d.place_base), zero.word.eq(d.place_base)]
+                m.d.comb += following.eq(begin)
+            with m.Elif(entry.group):
+                m.d.comb += following.eq(to)
+            with m.Elif(entry.run):
+                m.d.comb += following.eq(start)
+        over, rest = _divided(d.place_block, per_word, 511)
+        words = (over << 1) if split else over
+        zero = Signal(state)
+        m.d.comb += [
+            zero.quotient.eq(d.place_base), zero.word.eq(d.place_base), zero.steps.eq(one),
+            zero.turns.eq(alone),
+        ]  # fmt: skip
+        with m.If(go | fresh):
+            m.d.sync += at.eq(Mux(fresh, Value.cast(zero), Value.cast(following)))
+        done = go & final
+        with m.If(done & (entry.group | entry.row)):
+            m.d.sync += start.eq(Mux(entry.row, Value.cast(begin), to))
+        with m.If(done & entry.run & first):
+            m.d.sync += after.eq(there)
+        with m.If(done & entry.run):
+            m.d.sync += first.eq(entry.group)
+        with m.If(done & entry.row):
+            m.d.sync += row.eq(row_next)
+        with m.If(done & (entry.run | entry.group | entry.plane)):
+            back = entry.group & ~entry.plane
             m.d.sync += [
-                row.eq(d.place_base), at.eq(zero), start.eq(zero), first.eq(1), lane.eq(rest),
+                lane.eq(Mux(back, lane_0, lane_up)), offset.eq(Mux(back, offset_0, offset_up)),
+            ]  # fmt: skip
+        with m.If(done & entry.plane):
+            m.d.sync += [lane_0.eq(lane_up), offset_0.eq(offset_up)]
+        with m.If(fresh):
+            m.d.sync += [
+                row.eq(d.place_base), start.eq(zero), first.eq(1), lane.eq(rest),
                 lane_0.eq(rest), offset.eq(words), offset_0.eq(words),
             ]  # fmt: skip
         whole = self._pixel(entry, sub)
@@ -288,5 +325,5 @@ class Results(wiring.Component):
         ]  # fmt: skip
         m.d.comb += [
             self.placed.payload.eq(register),
-            self.placed.valid.eq(delay(m, write, 1, reset=True)),
+            self.placed.valid.eq(delay(m, go & some & d.to_chip, 1, reset=True)),
         ]  # fmt: skip

@@ -28,6 +28,8 @@ from codesign.targets.fpga.hw.writes import SOURCES, WritePort
 from codesign.targets.fpga.isa import Unit
 
 BUFFERS = ("weight", "param", "tap", "act")
+RESETS = 6
+"""Stages of the reset, from register to register; different units take different ones."""
 
 
 def buffer_writes(dense: Engine, depthwise: Engine, port: Port) -> dict[str, Any]:
@@ -45,7 +47,9 @@ class System(Component):
     """Memory side and control, seen from outside and from the engines.
 
     ``dense_done`` pulses once for each finished command; drain and depthwise say it with the
-    ``last`` of their stores. ``active`` of a unit means progress for the watchdog.
+    ``last`` of their stores. ``active`` of a unit means progress for the watchdog. ``power`` resets
+    everything, registers too, as the clock domain's reset does where there is one; ``resets``: the
+    units' reset in stages.
     """
 
     def __init__(
@@ -58,7 +62,8 @@ class System(Component):
                 "axi": Out(axi4(port.bits)),
                 "bus": In(AxiLite),
                 "irq": Out(1),
-                "reset": Out(1),
+                "power": In(1),
+                "resets": Out(RESETS),
                 "dense": Out(command_stream(Unit.DENSE)),
                 "depthwise": Out(command_stream(Unit.DEPTHWISE)),
                 "drain": Out(command_stream(Unit.DRAIN)),
@@ -96,20 +101,22 @@ class System(Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         port = self.port
-        m.submodules.registers = registers = Registers(self.parameters(), self.host)
-        reset = registers.reset
-        m.d.comb += self.reset.eq(reset)
+        registers = Registers(self.parameters(), self.host)
+        m.submodules.registers = ResetInserter(self.power)(registers)
+        stages = Signal(RESETS)
+        m.d.sync += stages.eq(Cat(registers.reset | self.power, stages))
+        m.d.comb += self.resets.eq(stages)
 
-        def add(name: str, part: Any) -> Any:
-            m.submodules[name] = ResetInserter(reset)(part)
+        def add(name: str, part: Any, stage: int) -> Any:
+            m.submodules[name] = ResetInserter(stages[stage])(part)
             return part
 
-        fetch = add("fetch", Fetch(port))
-        dispatch = add("dispatch", Dispatch(self.queue))
-        loader = add("loader", Loader(self.dense_engine, self.depthwise_engine, port))
-        reads = add("reads", ReadPort(port))
-        writes = add("writes", WritePort(port))
-        residuals = {name: add(f"residual_{name}", Residual(port)) for name in SOURCES}
+        fetch = add("fetch", Fetch(port), 1)
+        dispatch = add("dispatch", Dispatch(self.queue), 1)
+        loader = add("loader", Loader(self.dense_engine, self.depthwise_engine, port), 2)
+        reads = add("reads", ReadPort(port), 0)
+        writes = add("writes", WritePort(port), 3)
+        residuals = {name: add(f"residual_{name}", Residual(port), 0) for name in SOURCES}
 
         connect(m, flipped(self.bus), registers.bus)
         connect(m, fetch.word, dispatch.word)
@@ -123,7 +130,7 @@ class System(Component):
             client = getattr(reads, name)
             connect(m, readers[name].burst, client.burst)
             if name == "load":  # the one client that stalls: its `ready` ends here
-                m.submodules.load_beats = beats = ResetInserter(reset)(Slice(read_beat(port)))
+                beats = add("load_beats", Slice(read_beat(port)), 2)
                 connect(m, client.beat, beats.i)
                 connect(m, beats.o, loader.beat)
             else:
@@ -168,7 +175,7 @@ class System(Component):
             registers.host_read.eq(self.host_read),
         ]
         for index, (start, end) in enumerate(zip(self.started, finished)):
-            flight = add_counter(m, start, end, reset | registers.start)
+            flight = add_counter(m, start, end, stages[0] | registers.start)
             m.d.comb += registers.busy[index].eq(flight)
         return m
 

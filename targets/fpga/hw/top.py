@@ -94,6 +94,8 @@ class Top(Elaboratable):
             )
         ]  # fmt: skip
         self.irq = Signal()
+        self.power = Signal()
+        """Resets everything, for a clock domain without a reset; not among the ports."""
         self.trace = {
             "started": Signal(4, name="trace_started"),
             "finished": Signal(4, name="trace_finished"),
@@ -114,15 +116,15 @@ class Top(Elaboratable):
             self.dense, self.depthwise, self.port, self.queue, host=self.onchip is not None
         )
         m.submodules.system = system
+        m.d.comb += system.power.eq(self.power)
         for name, member in AxiLite.members.items():
             inner = getattr(system.bus, name)
             m.d.comb += (
                 inner.eq(self.lite[name]) if member.flow is Out else self.lite[name].eq(inner)
             )
         if self.onchip:
-            m.submodules.memory = memory = OnChipMemory(
-                self.port, self.onchip.size, self.onchip.image
-            )
+            memory = OnChipMemory(self.port, self.onchip.size, self.onchip.image)
+            m.submodules.memory = ResetInserter(system.resets[0])(memory)
             connect(m, system.axi, memory.axi)
             m.d.comb += [
                 memory.host_on.eq(system.host_on),
@@ -146,8 +148,10 @@ class Top(Elaboratable):
     def _engines(self, m: Module, system: Any) -> None:
         """Buffers and engines, reset with the run."""
 
+        stages = {"depthwise": 5, "drain": 4, "dense": 3, "sums": 3}
+
         def add(name: str, part: Any) -> Any:
-            m.submodules[name] = ResetInserter(system.reset)(part)
+            m.submodules[name] = ResetInserter(system.resets[stages.get(name, 2)])(part)
             return part
 
         bits = self.port.bits

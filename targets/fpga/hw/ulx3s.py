@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import C, Cat, ClockDomain, Elaboratable, Instance, Module, Signal
+from amaranth.hdl import C, Cat, ClockDomain, Elaboratable, Instance, Module, ResetInserter, Signal
 from amaranth.lib.wiring import Out
 
 from codesign.errors import InputError
@@ -85,8 +85,11 @@ class Ulx3s(Elaboratable):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        sync, start = ClockDomain("sync"), ClockDomain("start", reset_less=True)
+        # no reset net to all of the chip: registers start with the bitstream's values, and a reset
+        # that goes from register to register holds them until the clock is locked
+        sync, start = (ClockDomain(name, reset_less=True) for name in ("sync", "start"))
         m.domains += [sync, start]
+        power = Signal(init=1)
         locked = Signal()
         if self.with_pll:
             self._pll(m, sync, locked)
@@ -95,14 +98,16 @@ class Ulx3s(Elaboratable):
         hold = Signal(range(256))  # cycles with a locked clock before the reset ends
         m.d.comb += start.clk.eq(sync.clk)
         with m.If(~locked):
-            m.d.start += [hold.eq(0), sync.rst.eq(1)]
+            m.d.start += [hold.eq(0), power.eq(1)]
         with m.Elif(hold != 255):
-            m.d.start += [hold.eq(hold + 1), sync.rst.eq(1)]
+            m.d.start += [hold.eq(hold + 1), power.eq(1)]
         with m.Else():
-            m.d.start += sync.rst.eq(0)
+            m.d.start += power.eq(0)
 
-        m.submodules.host = host = SerialHost(max(4, round(self.clock_hz / self.baud)))
+        host = SerialHost(max(4, round(self.clock_hz / self.baud)))
+        m.submodules.host = ResetInserter(power)(host)
         m.submodules.accelerator = self.top
+        m.d.comb += self.top.power.eq(power)
         m.d.comb += [host.receive.eq(self.receive), self.send.eq(host.send), host.go.eq(self.go)]
         for name, member in AxiLite.members.items():
             ours, theirs = getattr(host.bus, name), self.top.lite[name]

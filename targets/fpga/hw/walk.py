@@ -244,8 +244,10 @@ class Walker(wiring.Component):
         m.d.sync += prime.eq(self.command.valid & self.command.ready)
         with m.If(prime | issue):
             m.d.sync += need.eq(now * wide)
-        later = [delay(m, prime, 1, reset=True), delay(m, self.start, 1, reset=True)]
-        m.d.comb += [self.need.eq(need), self.settled.eq(~(prime | later[0] | later[1]))]
+        settled = Signal(init=1)
+        taken = self.command.valid & self.command.ready
+        m.d.sync += settled.eq(~(taken | prime | self.start))
+        m.d.comb += [self.need.eq(need), self.settled.eq(settled)]
 
     def _stages(self, m: Module, issued: dict[str, Any]) -> None:
         px, L = self.engine.px, self.memories

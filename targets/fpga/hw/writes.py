@@ -7,11 +7,11 @@ from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, Signature, connect, flipped
 from amaranth.utils import ceil_log2
 
-from codesign.targets.fpga.hw.axi import ADDRESS, Slice, axi4
+from codesign.targets.fpga.hw.axi import ADDRESS, Slice, Stage, axi4
 from codesign.targets.fpga.hw.ports import ADDRESS_BITS, STORE_UNIT, Port, store_stream
 
 SOURCES = ("drain", "depthwise")
@@ -137,7 +137,11 @@ class Gather(Component):
         m = Module()
         port = self.port
         m.submodules.data = beats = SyncFIFO(width=self.beat.size, depth=2 * port.burst)
-        m.submodules.heads = heads = SyncFIFO(width=self.burst.size, depth=4)
+        m.submodules.heads = heads = SyncFIFO(width=self.burst.size, depth=8)
+        m.submodules.front = front = Stage(self.beat.size)
+        # whether there is room is known a cycle late, so the last place of each stays empty
+        room = Signal(init=1)
+        m.d.sync += room.eq((beats.level < 2 * port.burst - 1) & (heads.level < 7))
         coming = self.i.payload
         low = ceil_log2(port.burst)
         first = Signal(self.burst["place"].shape)
@@ -151,14 +155,17 @@ class Gather(Component):
             heads.w_data.eq(burst),
             burst.place.eq(Mux(open_, first, coming.place)),
             burst.token.eq(token & ~open_),
-            self.beats.valid.eq(beats.r_rdy),
-            self.beats.payload.eq(beats.r_data),
-            beats.r_en.eq(self.beats.ready),
+            front.i.valid.eq(beats.r_rdy),
+            front.i.payload.eq(beats.r_data),
+            beats.r_en.eq(front.i.ready),
+            self.beats.valid.eq(front.o.valid),
+            self.beats.payload.eq(front.o.payload),
+            front.o.ready.eq(self.beats.ready),
             self.bursts.valid.eq(heads.r_rdy),
             self.bursts.payload.eq(heads.r_data),
             heads.r_en.eq(self.bursts.ready),
         ]
-        with m.If(self.i.valid & heads.w_rdy & beats.w_rdy):
+        with m.If(self.i.valid & room):
             with m.If(foreign):  # the open burst ends before this beat
                 m.d.comb += [heads.w_en.eq(1), burst.beats.eq(count)]
                 m.d.sync += [count.eq(0), open_.eq(0)]
@@ -213,14 +220,16 @@ class WritePort(Component):
             m.submodules[f"units_{name}"] = units = Slice(STORE_UNIT)
             connect(m, flipped(getattr(self, name)), units.i)
             connect(m, units.o, packer.i)
-            connect(m, packer.o, gather.i)
+            m.submodules[f"beats_{name}"] = between = Slice(packer.o.payload.shape())
+            connect(m, packer.o, between.i)
+            connect(m, between.o, gather.i)
             gathers.append(gather)
 
         # of a burst that goes out: beats but one
         send = data.StructLayout({"source": 1, "more": len(gathers[0].bursts.payload.beats)})
         wait = data.StructLayout({"source": 1, "last": 1, "token": 1})
-        m.submodules.sends = sends = SyncFIFO(width=send.size, depth=4)
-        m.submodules.waits = waits = SyncFIFO(width=wait.size, depth=port.writes)
+        m.submodules.sends = sends = SyncFIFOBuffered(width=send.size, depth=4)
+        m.submodules.waits = waits = SyncFIFOBuffered(width=wait.size, depth=port.writes)
         new_send, new_wait = data.View(send, sends.w_data), data.View(wait, waits.w_data)
         turn = Signal()  # who was served last
         source = Signal()
