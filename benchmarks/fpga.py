@@ -43,6 +43,7 @@ from codesign.space.device import load_device
 from codesign.targets.fpga.compile import Program, compile_network
 from codesign.targets.fpga.isa import Unit
 from codesign.targets.fpga.model.cycles import CycleModel
+from codesign.targets.fpga.model.layers import ends_of, layer_cycles
 from codesign.targets.fpga.sim.dram import Dram
 from codesign.targets.fpga.sim.result import SimResult
 
@@ -140,24 +141,11 @@ def layer_errors(
     found: dict[str, tuple[float, float]] = {}
     runs = [s for s in program.segments if s.kind == "accelerator"]
     for segment, result in zip(runs, results):
-        ends: tuple[dict[str, float], dict[str, float]] = ({}, {})
-        count = dict.fromkeys(UNITS, 0)
-        for command in segment.commands:
-            if command.unit in count:
-                end = result.ends[command.unit][count[command.unit]]
-                count[command.unit] += 1
-                name = group.get(command.layer, command.layer)
-                ends[1][name] = max(ends[1].get(name, 0.0), float(end))
-        for span in model.run(segment.commands).spans:
-            name = group.get(span.layer, span.layer)
-            ends[0][name] = max(ends[0].get(name, 0.0), span.end)
-        before = [0.0, 0.0]
-        for name in ends[1]:
-            both = []
-            for side in (0, 1):
-                both.append(max(0.0, ends[side][name] - before[side]))
-                before[side] = max(before[side], ends[side][name])
-            found[name] = (both[0], both[1])
+        truth = layer_cycles(segment.commands, result.ends, group)
+        guess = layer_cycles(
+            segment.commands, ends_of(model.run(segment.commands)), group
+        )
+        found |= {name: (guess[name], cycles) for name, cycles in truth.items()}
     return found
 
 

@@ -3,10 +3,12 @@
 
 Commands are events; what they move is a fluid. Each transfer has a rate that its unit can keep up
 (``work``); reads together fill at most the port's beat, writes likewise, and all together at most
-what the memory gives. Between two events the rates are constant, shared fairly. A unit takes its
-next command before the last one's results are all in memory, as the hardware does. Fixed times
-(``Fixed``) were set by hand on two simulated runs; ``benchmarks/fpga.py --simulate`` prints the
-error of each layer, docs/evidence.md has the errors on the runs they were not set on.
+what the memory gives, which alternates between reads and writes where both are asked for. A load
+into a buffer stands back behind the other engine's results there, and a residual behind that load,
+for answers come in order. Between two events the rates are constant, shared fairly. A unit takes
+its next command before the last one's results are all in memory, as the hardware does. Fixed times
+(``Fixed``) were set by hand; ``benchmarks/fpga.py --simulate`` prints the error of each layer,
+docs/evidence.md has the errors and says which runs the times were set on.
 """
 
 from __future__ import annotations
@@ -25,6 +27,12 @@ UNITS: tuple[Unit, ...] = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
 _WAITS = tuple(f"wait_{u.name.lower()}" for u in UNITS)
 SPECK = 1e-5
 FOREVER = float("inf")
+RESIDUAL = 1024
+"""Bytes of a residual that are asked for ahead."""
+OUTSTANDING = 8
+"""Read bursts under way."""
+LEAST_SHARE = 1 / 64
+"""Of the loader's cycles that are left to it where results always go first: between steps."""
 ROOM = {unit: 64 // -(-bits(unit) // 64) + 1 for unit in UNITS}
 """Commands that wait in a unit's queue (64 words of 8 bytes) and before it."""
 AHEAD = 4
@@ -51,6 +59,8 @@ class Fixed:
     """From the last wait's end to a command's start."""
     fetch: float = 10.0
     """From the start of the run to the first command, beside the memory's latency."""
+    turn: float = 0.15
+    """Share of a read batch's rest that last results wait, beside their share of the memory."""
     slack: float = 1024.0
     """Bytes of results that wait between a unit and the memory before the unit stalls."""
 
@@ -66,6 +76,8 @@ class Flow:
     begins: float
     first: bool = False
     """Served before others."""
+    behind: Unit | None = None
+    """A load's: the unit whose results into the same buffer go first."""
     now: float = 0.0
 
 
@@ -82,6 +94,8 @@ class Job:
     tail: float = 0.0
     """Cycles from the last byte, and the last result, to the command's end."""
     flows: list[Flow] = field(default_factory=list)
+    placing: float = 0.0
+    """Share of its cycles in which it writes into the other engine's buffer."""
     over: float | None = None
     """When the tail is over, once it has begun."""
 
@@ -133,6 +147,9 @@ class CycleModel:
         turn = dram.turnaround * self.rate / max(dram.batch, 1)
         self.both = self.rate / (1 + turn)
         """When reads and writes alternate."""
+        mine = min(RESIDUAL // (16 * self.port), OUTSTANDING)
+        self.abreast = mine / (OUTSTANDING - mine) if mine < OUTSTANDING else FOREVER
+        """Residual bytes for each byte of a load: their bursts are answered in order."""
 
     def run(self, commands: Sequence[Command]) -> Cycles:
         """The list from start to done."""
@@ -158,6 +175,10 @@ class _Run:
         self.ready = dict.fromkeys(UNITS, self.now)
         """When a unit's next command may start at the earliest: its waits' end and a bit."""
         self._woken: set[int] = set()
+        self.streak = 0.0
+        """Bytes that the memory has read since it last turned to writes."""
+        self.bound = False
+        """Whether more is asked of the memory than it gives, so that requests wait."""
 
     def total(self) -> Cycles:
         """Run to the end."""
@@ -242,11 +263,11 @@ class _Run:
         if unit is Unit.LOAD:
             begins = now + f.request + work.lead + dram.latency
             before = self.active[unit]
-            flow = Flow(work.reads, work.read_rate, False, begins)
+            flow = Flow(work.reads, work.read_rate, False, begins, behind=work.behind)
             if before:
                 flow.begins = FOREVER  # until the one before is over
             return Job(command, now, now, begins, f.loaded, [flow])
-        job = Job(command, now, now + work.busy, now + work.last)
+        job = Job(command, now, now + work.busy, now + work.last, placing=work.placing)
         first = now + work.lead
         if work.factors is not None:
             begins = late = now + f.residual + max(dram.latency, self._queued())
@@ -268,7 +289,7 @@ class _Run:
         for job in self.active[Unit.LOAD]:
             for flow in job.flows:
                 size = min(flow.left, most)
-                cycles += size / min(flow.rate, self.model.rate)
+                cycles += size / min(self._most(flow), self.model.rate)
                 most -= size
         return cycles
 
@@ -288,6 +309,13 @@ class _Run:
                         found.append(flow)
         return found
 
+    def _most(self, flow: Flow) -> float:
+        """Bytes a cycle that a flow can take now."""
+        if flow.behind is None:
+            return flow.rate
+        busy = sum(job.placing for job in self.active[flow.behind] if job.ends > self.now + SPECK)
+        return flow.rate * max(LEAST_SHARE, 1 - busy)
+
     def _rates(self, flows: list[Flow]) -> None:
         """Fair shares under the unit's, the port's and the memory's limits."""
         # answers come in order and the loader holds them back while it writes: reads share the
@@ -295,17 +323,27 @@ class _Run:
         port = float(self.model.port)
         sides = [[x for x in flows if x.write is part] for part in (False, True)]
         keen = [flow for flow in sides[0] if flow.first]
-        most = self.model.both if all(sides) else self.model.rate
+        others = [flow for flow in sides[0] if not flow.first]
+        for flow in flows:
+            flow.now = self._most(flow)
         for flow in keen:
-            flow.now = flow.rate
+            if others and flow is not self.fetching:
+                flow.now = min(flow.now, self.model.abreast * min(f.now for f in others))
         _share(keen, port)
-        for _ in range(2 if keen else 1):  # what the memory denies them, loads can have
-            left = max(0.0, 1 - sum(flow.now for flow in keen) / port)
-            for flow in flows:
-                if not flow.first:
-                    flow.now = flow.rate * (1.0 if flow.write else left)
-            _share(sides[1], port)
-            _share(flows, most)
+        left = max(0.0, 1 - sum(flow.now for flow in keen) / port)
+        for flow in others:
+            flow.now *= left
+        _share(sides[1], port)
+        # the memory turns between reads and writes, so many bytes of one and then of the other
+        reads, writes = (sum(flow.now for flow in side) for side in sides)
+        most = self.model.both if reads and writes else self.model.rate
+        self.bound = reads + writes > most
+        if not self.bound:
+            return
+        writes = min(writes, max(most / 2, most - reads))
+        _share(sides[1], writes)
+        _share(keen, most - writes)
+        _share(others, max(0.0, most - writes - sum(flow.now for flow in keen)))
 
     def _step(self) -> float:
         """The next moment at which something changes."""
@@ -318,7 +356,7 @@ class _Run:
                 moment = min(moment, *(t if t > now + SPECK else FOREVER for t in times))
                 if place == 0 and job.left <= SPECK and job.ends <= now + SPECK:
                     if job.over is None:
-                        job.over = now + job.tail
+                        job.over = now + job.tail + self._turn(job)
                     moment = min(moment, max(now, job.over))
             if unit is not Unit.LOAD and jobs and self.waiting[unit]:
                 moment = min(moment, self._emptied(jobs))
@@ -334,9 +372,30 @@ class _Run:
             return FOREVER
         return self.now + over / rate
 
+    def _turn(self, job: Job) -> float:
+        """Cycles until the memory turns to a command's last results: where requests wait, it reads
+        on until it has read a batch, or has nothing to read."""
+        if not self.bound or not any(flow.write for flow in job.flows):
+            return 0.0
+        reads = [flow for flow in self._moving() if not flow.write]
+        rate = sum(flow.now for flow in reads)
+        if rate <= 0:
+            return 0.0
+        dram = self.model.dram
+        left = min(dram.batch - self.streak, sum(flow.left for flow in reads))
+        return (left / rate + dram.turnaround) * self.fixed.turn
+
     def _advance(self, then: float) -> None:
+        moved = [0.0, 0.0]
         for flow in self._moving():
-            flow.left = max(0.0, flow.left - flow.now * (then - self.now))
+            size = min(flow.left, flow.now * (then - self.now))
+            flow.left -= size
+            moved[flow.write] += size
+        batch = self.model.dram.batch
+        self.streak += moved[0]
+        if moved[1]:
+            self.streak = self.streak % batch if moved[0] else 0.0
+        self.streak = min(self.streak, float(batch))
         self.now = then
         ended = False
         for unit, jobs in self.active.items():
@@ -367,7 +426,7 @@ class _Run:
         if job.left > SPECK or job.ends > self.now + SPECK:
             return False
         if job.over is None:
-            job.over = self.now + job.tail
+            job.over = self.now + job.tail + self._turn(job)
         return job.over <= self.now + SPECK
 
 

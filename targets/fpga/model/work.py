@@ -35,6 +35,11 @@ class Work:
     """Bytes of a read's usual burst."""
     factors: tuple[int, int, int] | None = None
     """Of the residual: a change of them costs a new table."""
+    placing: float = 0.0
+    """Share of its cycles in which it writes into the other engine's activation buffer; the loader
+    waits then."""
+    behind: Unit | None = None
+    """Of a load of activations: the unit whose results into the same buffer go first."""
 
 
 class Workloads:
@@ -100,7 +105,10 @@ class Workloads:
         act = Dest(v["dest"]) in (Dest.DENSE_ACT, Dest.DEPTHWISE_ACT)
         weights = Dest(v["dest"]) in (Dest.DENSE_WEIGHT, Dest.DEPTHWISE_WEIGHT)
         lead = v["rows"].bit_length() if act else int(weights)
-        return Work(0, lead, cycles, size, min(size / cycles, float(self.port)))
+        behind: Unit | None = None
+        if act:
+            behind = Unit.DEPTHWISE if Dest(v["dest"]) is Dest.DENSE_ACT else Unit.DRAIN
+        return Work(0, lead, cycles, size, min(size / cycles, float(self.port)), behind=behind)
 
     def _dense(self, v: Mapping[str, int]) -> Work:
         e = self.dense
@@ -144,10 +152,14 @@ class Workloads:
         """Of a command that requantises and stores. ``together``: pixels of a block that come one
         after the other, where it is not the whole block."""
         if v.get("to_chip"):
-            return Work(busy, lead, beats + lead)
+            share = min(1.0, v["blocks"] * v["rows"] * v["width"] / max(beats, 1))
+            return Work(busy, lead, beats + lead, placing=share)
         scale = 2 if v.get("wide") else 1
         size = v["rows"] * v["width"] * BLOCK
-        out = self.results(v, v["address"], v["block_step"], scale, together)
+        if size == v["block_step"] and not together:  # one block's run goes on in the next one's
+            out = self.runs(1, v["blocks"] * size * scale, v["address"], 0)
+        else:
+            out = self.results(v, v["address"], v["block_step"], scale, together)
         if not v.get("residual"):
             return Work(busy, lead, beats + lead, 0, 0, out, out / beats)
         came = self.results(v, v["res_address"], v["block_step"], 1, together)
