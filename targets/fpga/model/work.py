@@ -156,7 +156,8 @@ class Workloads:
             return Work(busy, lead, beats + lead, placing=share)
         scale = 2 if v.get("wide") else 1
         size = v["rows"] * v["width"] * BLOCK
-        if size == v["block_step"] and not together:  # one block's run goes on in the next one's
+        by_blocks = not together or (v["rows"] == 1 and v["width"] <= together)
+        if size == v["block_step"] and by_blocks:  # one block's run goes on in the next one's
             out = self.runs(1, v["blocks"] * size * scale, v["address"], 0)
         else:
             out = self.results(v, v["address"], v["block_step"], scale, together)
