@@ -14,6 +14,7 @@ from codesign.flow.tables import Tables, limits
 from codesign.ir.graph import Graph
 from codesign.solvers.solution import Solution, Status
 from codesign.space.device import Device
+from codesign.space.generate import SpaceOptions
 from codesign.targets.fpga.build.ulx3s import room_for_buffers
 from codesign.targets.fpga.design import Hardware
 
@@ -93,6 +94,8 @@ def solve_hardware(
     problem = joint_problem(
         graph, device, formats=list(tables.formats), loss=tables.loss, objective=goal,
         limits=given, fusion=FUSION,
+        # small accelerators are placed in minutes on an ECP5, larger ones are not
+        space=SpaceOptions(least_products=32) if device.family == "ecp5" else None,
     )  # fmt: skip
     result = solve(problem, time_limit=options.time_limit)
     proof = result.certificate

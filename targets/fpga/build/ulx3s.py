@@ -20,6 +20,8 @@ from codesign.targets.fpga.build.handover import template
 from codesign.targets.fpga.build.synth import Synthesis, synthesise
 
 MODULE = "ulx3s"
+STEP_MHZ = 25
+"""The board's PLL makes multiples of its oscillator."""
 FOLDER = "ulx3s"
 PLACED = f"{FOLDER}/placed.json"
 """What was synthesised and placed, in a target's build folder."""
@@ -120,15 +122,38 @@ def build_ulx3s(
     return Ulx3sBuild(synthesis, placed)
 
 
+def lower_clock(missed: int, reached: float) -> int:
+    """The next clock in MHz to try when ``missed`` was asked for and ``reached`` came out.
+
+    >>> lower_clock(100, 76.0), lower_clock(100, 74.9), lower_clock(75, 74.9), lower_clock(50, 20.0)
+    (75, 50, 50, 25)
+    """
+    steps = min(missed - 1, int(reached)) // STEP_MHZ
+    return max(1, steps) * STEP_MHZ
+
+
 def write_ulx3s(
     folder: Path, accelerator: Accelerator, image: bytes, memory_bytes: int, clock_hz: int,
     line: Callable[[str], None] | None = None,
 ) -> Ulx3sBuild:  # fmt: skip
     """Build the board's design into ``folder``: ``design.bit``, ``design.lpf``, nextpnr's report,
-    ``placed.json`` (clock, use, run times) and the host's Python files. Raises what ``build_ulx3s``
-    raises.
+    ``placed.json`` (clock, use, run times) and the host's Python files.
+
+    Where the clock is missed it is made again for the next multiple of ``STEP_MHZ`` that the first
+    placement reached. Raises what ``build_ulx3s`` raises.
     """
-    made = build_ulx3s(accelerator, image, memory_bytes, clock_hz // 1_000_000, line=line)
+    mhz = clock_hz // 1_000_000
+    while True:
+        slow = mhz > STEP_MHZ  # a lower clock is left to try
+        made = build_ulx3s(
+            accelerator, image, memory_bytes, mhz, seeds=(1,) if slow else (1, 2, 3), line=line,
+            allow_slow=slow,
+        )  # fmt: skip
+        if made.placed.met:
+            break
+        mhz = lower_clock(mhz, made.placed.fmax_mhz)
+        if line is not None:
+            line(f"{made.placed.fmax_mhz:.1f} MHz reached; again for {mhz} MHz")
     folder.mkdir()
     for name in ("design.bit", "design.lpf", "report.json"):
         shutil.copyfile(made.placed.folder / name, folder / name)
