@@ -23,7 +23,7 @@ from codesign.flow.options import DesignOptions
 from codesign.targets.fpga.programs import why_no_program
 
 BOARD = "ulx3s-85f"
-LIMITS = (("lut", 24_000.0, ""),)
+LIMITS = (("lut", 24_000.0, ""), ("ramb18", 96.0, ""))
 """A small accelerator is placed in minutes."""
 
 

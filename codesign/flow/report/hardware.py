@@ -146,7 +146,7 @@ def section(data: Data) -> str:
         return ""
     total = hardware["cycles"]["modelled"] or 1
     parts = [
-        _facts(hardware), plots.resource_bars(hardware), _routed(hardware),
+        _facts(hardware), plots.resource_bars(hardware), placed_section(hardware),
         plots.roofline(hardware),
         plots.timeline(hardware["layers"], total), plots.layer_cycles(hardware), _arm(hardware),
     ]  # fmt: skip
@@ -178,7 +178,8 @@ def _facts(h: Data) -> str:
     )
 
 
-def _routed(h: Data) -> str:
+def placed_section(h: Data) -> str:
+    """Clock, cells and times of place and route; empty where it did not run."""
     placed = h["placed"]
     if not placed:
         return ""

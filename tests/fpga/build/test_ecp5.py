@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 
 from codesign.errors import CodesignError, InputError
+from codesign.flow.building import build
+from codesign.flow.choose import design
+from codesign.flow.options import DesignOptions
+from codesign.flow.report.hardware import placed_section
 from codesign.targets.fpga.build.ecp5 import place
 from codesign.targets.fpga.build.synth import Synthesis, parse_stat, synthesise
+from codesign.targets.fpga.build.ulx3s import Ulx3sBuild, facts, lower_clock
 from codesign.targets.fpga.hw.multiply import ScaleMultiplier
 from codesign.targets.fpga.hw.primitives import MODEL_FILES
 from codesign.targets.fpga.programs import require_program, run_program
@@ -68,6 +73,25 @@ def test_place_and_route(scale: Synthesis, tmp_path: Path) -> None:
     assert any("placing" in text for text in said)
     with pytest.raises(InputError, match="nextpnr-ecp5 is called for LFE5U-85F"):
         place(scale, "xc7a100t", "", 50.0)
+    log = (found.folder / "nextpnr.log").read_text()
+    assert "Program finished normally" in log
+    page = placed_section({"placed": facts(Ulx3sBuild(scale, found))})
+    assert f"{found.fmax_mhz:.2f}".rstrip("0").rstrip(".") + " MHz, met of 50 asked for" in page
+    assert "<code>MULT18X18D</code></td><td class=n>2</td><td class=n>28</td>" in page
+    assert placed_section({"placed": None}) == ""
+
+
+def test_a_missed_clock_is_followed_by_the_next_that_was_reached() -> None:
+    assert lower_clock(100, 76.0) == 75
+    assert lower_clock(75, 76.0) == 50  # met all but for what was asked: never the same again
+    assert lower_clock(100, 30.0) == 25
+    assert lower_clock(50, 20.0) == 25
+
+
+def test_nothing_is_placed_for_the_host(tmp_path: Path) -> None:
+    design(DesignOptions("zoo:digits", sensitivity="weight-only", explain=0.0), tmp_path / "d")
+    with pytest.raises(InputError, match="--no-place: nothing is placed for host"):
+        build(tmp_path / "d", place=False)
 
 
 def test_both_forms_of_yosys_statistics() -> None:
