@@ -4,12 +4,17 @@
     python benchmarks/resources.py --family xcup --synthesise 0:42   synthesises what is not kept
     python benchmarks/resources.py --family xcup --whole 3           a whole accelerator, as a check
     python benchmarks/resources.py --fit                             fits the coefficients anew
+    python benchmarks/resources.py --mapped 0:12                     DSP and block RAM, held out
     python benchmarks/resources.py                                   errors of the model
 
 Errors are those of each accelerator under coefficients fitted to all others. Results of synthesis
 are kept in ``codesign/cost/synthesised.json``, an entry a unit (``targets/fpga/build/units.py``),
 so that fit and errors need no yosys; the coefficients stand in ``codesign/cost/logic.json``. A unit
-takes 5 to 60 seconds of processor time, a whole small accelerator four minutes.
+takes 5 to 60 seconds of processor time, a whole small accelerator three to four minutes.
+
+DSPs and block RAMs need no synthesis of logic (``targets/fpga/build/mapped.py``): ``--mapped``
+checks them on whole accelerators of another draw, with every depth of the space, in seconds each;
+none of them is used in a fit. A kept result carries a checksum of the RTLIL that it came from.
 """
 
 from __future__ import annotations
@@ -59,6 +64,89 @@ def draw(family: str, seed: int) -> Accelerator:
         "depthwise", 1, *lanes, Buffer(512), Buffer(1024), multiplier="lut" if lut else hard, post=4
     )
     return Accelerator(dense, other, rng.choice((64, 64, 128)))
+
+
+def draw_held(family: str, seed: int) -> Accelerator:
+    """An accelerator of at most ``MOST_LANES`` lanes with any other parameter of the space that the
+    solver searches on the family's board: none of ``draw``'s fixed depths."""
+    from codesign.space.device import load_device
+    from codesign.space.generate import SpaceOptions
+
+    rng, o = random.Random(f"held {family}/{seed}"), SpaceOptions()
+    device, hard = load_device(PARTS[family]), HARD[family]
+    while True:
+        pi, po, px = (rng.choice(v) for v in (o.inputs, o.outputs, o.pixels))
+        if pi * po * px <= MOST_LANES:
+            break
+    kind = rng.choice(o.kinds)
+    depths = (o.weight_depths, o.activation_depths, o.accumulator_depths)
+    dense = Engine(
+        "dense", pi, po, px, *(Buffer(rng.choice(d)) for d in depths), kind.weight_bits,
+        kind.activation_bits, "lut" if kind.lut else hard,
+        double=kind.activation_bits == 8 and rng.random() < 0.4, post=rng.choice(o.post),
+    )  # fmt: skip
+    lanes = rng.choice([n for n in o.depthwise_lanes if n[0] * n[1] <= 64])
+    soft = lanes in o.depthwise_lut_lanes and rng.random() < 0.5
+    other = Engine(
+        "depthwise", 1, *lanes, Buffer(o.depthwise_weight_depth),
+        Buffer(rng.choice(o.depthwise_activation_depths)), multiplier="lut" if soft else hard,
+        post=o.depthwise_post if lanes[0] * lanes[1] <= 32 else o.depthwise_wide_post,
+    )  # fmt: skip
+    return Accelerator(dense, other, rng.choice(device.ports))
+
+
+def map_held(family: str, seeds: range) -> None:
+    """Add DSPs and block RAMs of held-out accelerators, whole ones; memories that several share are
+    mapped once."""
+    from amaranth.back import rtlil
+
+    from codesign.targets.fpga.build.mapped import content, hard_blocks, parts_of
+    from codesign.targets.fpga.build.synth import yosys_version
+    from codesign.targets.fpga.hw.top import NAME, Top
+
+    start = time.perf_counter()
+    parts, sums = [], []
+    for seed in seeds:
+        top = Top(draw_held(family, seed))
+        text = rtlil.convert(top, name=NAME, ports=top.ports, emit_src=False)
+        parts.append(parts_of(text, NAME))
+        sums.append(content(text))
+    found = hard_blocks(parts, family)  # type: ignore[arg-type]
+    data = read()
+    data["tool"] = yosys_version()
+    rows = data.setdefault("mapped", {}).setdefault(family, {})
+    for seed, use, rtl in zip(seeds, found, sums):
+        rows[str(seed)] = {"dsp": use.dsp, "ramb18": use.ramb18, "rtl": rtl}
+    write(data)
+    print(f"{family} {seeds}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def show_held(data: dict[str, Any], family: str) -> None:
+    """DSP and block RAM of the model against those of held-out accelerators."""
+    from codesign.cost.resources import resources
+    from codesign.space.device import load_device
+
+    device, wrong = load_device(PARTS[family]), 0
+    rows = data.get("mapped", {}).get(family, {})
+    lanes = []
+    for seed, use in rows.items():
+        accelerator = draw_held(family, int(seed))
+        lanes.append(accelerator.dense.lanes)
+        model = resources(accelerator, device)
+        both = [(getattr(model, name), use[name]) for name in ("dsp", "ramb18")]
+        if any(a != b for a, b in both):
+            wrong += 1
+            print(f"{family} {seed} {accelerator.name}: DSP, RAMB18 (model, yosys) {both}")
+    for seed, use in data["whole"].get(family, {}).items():
+        if seed not in data["accelerators"].get(family, {}):  # not fitted to
+            model = resources(draw(family, int(seed)), device)
+            both = {k: (getattr(model, k), use[k]) for k in ("dsp", "ramb18", "lut", "ff")}
+            error = {k: 100 * (both[k][0] / both[k][1] - 1) for k in ("lut", "ff")}
+            print(f"{family} {seed} {draw(family, int(seed)).name}, held out, synthesised whole "
+                  f"(model, yosys): {both}; LUT {error['lut']:+.1f} %, FF {error['ff']:+.1f} %")
+    if rows:
+        print(f"{family}: DSP and RAMB18 exact on {len(rows) - wrong} of {len(rows)} held-out "
+              f"whole accelerators of {min(lanes)} to {max(lanes)} dense lanes")  # fmt: skip
 
 
 def read() -> dict[str, Any]:
@@ -249,7 +337,8 @@ def fit(
     ratios = [
         row[what] / total[what]
         for seed, row in data["whole"].get(family, {}).items()
-        if (total := composed(data, family, seed)) is not None
+        if seed in data["accelerators"].get(family, {})
+        and (total := composed(data, family, seed)) is not None
     ]
     found["whole"] = {"one": float(f"{np.mean(ratios) if ratios else WHOLE[what]:.4g}")}
     return found
@@ -301,6 +390,7 @@ def main() -> None:
     parser.add_argument("--family", choices=HARD, action="append")
     parser.add_argument("--synthesise", metavar="FROM:TO", help="seeds")
     parser.add_argument("--whole", type=int, metavar="SEED")
+    parser.add_argument("--mapped", metavar="FROM:TO", help="seeds of held-out accelerators")
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -311,6 +401,9 @@ def main() -> None:
             synthesise_new(family, range(first, last))
         if given.whole is not None:
             synthesise_whole(family, given.whole)
+        if given.mapped:
+            first, last = map(int, given.mapped.split(":"))
+            map_held(family, range(first, last))
     data = read()
     if given.fit:
         model = json.loads(LOGIC.read_text(encoding="utf-8"))
@@ -324,6 +417,7 @@ def main() -> None:
     for family in families:
         if data["accelerators"].get(family):
             show(data, family)
+        show_held(data, family)
 
 
 if __name__ == "__main__":
