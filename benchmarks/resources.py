@@ -79,9 +79,12 @@ def draw_held(family: str, seed: int) -> Accelerator:
         if pi * po * px <= MOST_LANES:
             break
     kind = rng.choice(o.kinds)
-    depths = (o.weight_depths, o.activation_depths, o.accumulator_depths)
+    weight, activation, sums = (
+        Buffer(rng.choice(d))
+        for d in (o.weight_depths, o.activation_depths, o.accumulator_depths)
+    )
     dense = Engine(
-        "dense", pi, po, px, *(Buffer(rng.choice(d)) for d in depths), kind.weight_bits,
+        "dense", pi, po, px, weight, activation, sums, kind.weight_bits,
         kind.activation_bits, "lut" if kind.lut else hard,
         double=kind.activation_bits == 8 and rng.random() < 0.4, post=rng.choice(o.post),
     )  # fmt: skip
@@ -140,10 +143,10 @@ def show_held(data: dict[str, Any], family: str) -> None:
     for seed, use in data["whole"].get(family, {}).items():
         if seed not in data["accelerators"].get(family, {}):  # not fitted to
             model = resources(draw(family, int(seed)), device)
-            both = {k: (getattr(model, k), use[k]) for k in ("dsp", "ramb18", "lut", "ff")}
-            error = {k: 100 * (both[k][0] / both[k][1] - 1) for k in ("lut", "ff")}
+            pairs = {k: (getattr(model, k), use[k]) for k in ("dsp", "ramb18", "lut", "ff")}
+            error = {k: 100 * (pairs[k][0] / pairs[k][1] - 1) for k in ("lut", "ff")}
             print(f"{family} {seed} {draw(family, int(seed)).name}, held out, synthesised whole "
-                  f"(model, yosys): {both}; LUT {error['lut']:+.1f} %, FF {error['ff']:+.1f} %")
+                  f"(model, yosys): {pairs}; LUT {error['lut']:+.1f} %, FF {error['ff']:+.1f} %")
     if rows:
         print(f"{family}: DSP and RAMB18 exact on {len(rows) - wrong} of {len(rows)} held-out "
               f"whole accelerators of {min(lanes)} to {max(lanes)} dense lanes")  # fmt: skip
