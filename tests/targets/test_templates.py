@@ -215,3 +215,35 @@ def test_all_cores_are_used() -> None:
     graph = CASES["3x3"]
     target.runner(graph).run(*random_inputs(graph))
     assert int(tvm.get_global_func("runtime.NumThreads")()) == host_machine().threads
+
+
+@pytest.mark.parametrize("extent", [1, 7, 64, 101])
+@pytest.mark.parametrize("parts", [2, 5, 64, 1000])
+def test_shared_work_does_every_step_once(extent: int, parts: int) -> None:
+    import tvm
+    from tvm import tirx
+    from tvm.script.ir_builder import IRBuilder
+    from tvm.script.ir_builder import tirx as build
+
+    from codesign.targets.tvm_lower.kernel import const
+    from codesign.targets.tvm_lower.templates import write
+
+    with IRBuilder() as builder:
+        with build.prim_func(is_private=False):
+            build.func_name("main")
+            out = build.arg("out", build.buffer((extent + 1,), "int32"))
+            with write.work(extent, 2, parts) as at:
+                large = write.array(4096, "int32")  # in a workspace, taken and given back
+                build.buffer_store(large, at, [const(0, "int32")])
+                old = tirx.BufferLoad(out, [at])
+                value = old + tirx.BufferLoad(large, [const(0, "int32")]) + 1
+                build.buffer_store(out, value, [at])
+        function = builder.get()
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
+        run = tvm.compile(module, tvm_target(host_machine())).jit()["main"]
+    counts = tvm.runtime.tensor(np.zeros(extent + 1, np.int32))
+    for _ in range(3):
+        run(counts)
+    expected = np.append(3 * np.arange(1, extent + 1, dtype=np.int32), 0)
+    assert np.array_equal(counts.numpy(), expected)
