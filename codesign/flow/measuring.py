@@ -22,6 +22,8 @@ from codesign.flow.store import file_digest, make_folder, read_json, write_json
 from codesign.quant.formats import load_format
 from codesign.targets.base import Target
 
+REMOTE = "remote device"
+"""How the name of a machine behind a tracker begins."""
 MEASURED_FORMAT = "codesign-measured/1"
 
 
@@ -151,7 +153,7 @@ def _on_device(options: DesignOptions, rpc: str | None, rpc_key: str | None) -> 
 
 def _machine_of(target: Target) -> str:
     remote = getattr(target, "remote", None)
-    return machine() if remote is None else f"device {remote.key!r} at {remote.address}"
+    return machine() if remote is None else f"{REMOTE} {remote.key!r} at {remote.address}"
 
 
 def _refine(folder: Path, progress: Progress, rpc: str | None, rpc_key: str | None) -> None:

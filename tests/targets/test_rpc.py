@@ -19,6 +19,7 @@ import pytest
 
 import codesign
 from codesign.errors import InputError, ToolNotFoundError
+from codesign.flow.report.data import gather
 from codesign.frontend import load_network
 from codesign.ir.graph import Graph
 from codesign.ir.interpret import run
@@ -114,9 +115,10 @@ def test_a_build_runs_and_is_timed_there(served: Served, integer: Graph, tmp_pat
 def test_the_command_measures_there(served: Served, tmp_path: Path) -> None:
     codesign.design("zoo:digits", tmp_path / "out", max_size_kb=15)
     found = codesign.measure(tmp_path / "out", rpc=served.device.address, rpc_key=KEY)
-    assert found.machine == f"device 'loopback' at {served.device.address}"
+    assert found.machine == f"remote device 'loopback' at {served.device.address}"
     assert found.network_ms is not None
     assert found.network_ms > 0
+    assert gather(tmp_path / "out")["latency_kind"] == "measured on a remote device"
 
 
 def test_vanished_device_loses_nothing_and_work_resumes(

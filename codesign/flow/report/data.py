@@ -11,7 +11,7 @@ from codesign.errors import InputError
 from codesign.flow.artifact import Design
 from codesign.flow.explaining import explanation
 from codesign.flow.ladder import LADDER_FORMAT, RUNGS, networks_digest
-from codesign.flow.measuring import Measured
+from codesign.flow.measuring import REMOTE, Measured
 from codesign.flow.prepare import load_target
 from codesign.flow.report.hardware import hardware_data
 from codesign.flow.store import file_digest, read_json
@@ -56,7 +56,7 @@ def gather(folder: Path) -> dict[str, Any]:
             "simulated": simulated,
             "measured": measured.network_ms if measured else None,
         },
-        "latency_kind": load_target(chosen.options.target).latency_kind,
+        "latency_kind": _latency_kind(chosen, measured),
         "counts": measured.counts if measured else None,
         "latency_error": measured.model_error if measured else None,
         "layers_ms": measured.layers_ms if measured else None,
@@ -82,6 +82,13 @@ def gather(folder: Path) -> dict[str, Any]:
         "missing": missing,
         "explanation": explanation(folder, chosen.input_digest),
     }
+
+
+def _latency_kind(chosen: Design, measured: Measured | None) -> str:
+    """What the layers' latencies are: of a board they are modelled, unless one was asked."""
+    if chosen.options.rpc or (measured and measured.machine.startswith(REMOTE)):
+        return "measured on a remote device"
+    return load_target(chosen.options.target).latency_kind
 
 
 def _measured(folder: Path) -> Measured | None:
