@@ -89,6 +89,7 @@ def test_generated_networks_in_rtl(session: Session) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(8))
 def test_generated_accelerators_in_rtl(seed: int) -> None:
     rng = np.random.default_rng([seed, 46])
@@ -105,6 +106,7 @@ COVERING = (
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7200)
 def test_three_hundred_networks_cover_the_accelerator() -> None:
     """100 networks on each of three accelerators in RTL, chains compiled: every mode occurs."""
     seen: Counter[str] = Counter()
