@@ -253,15 +253,16 @@ def main() -> int:
                 continue
             rows.append(row)
             if not asked.json:
-                beside = ""
+                beside, rate = "", f"{row['fps_modelled']:.1f} fps modelled"
                 if asked.simulate:
+                    rate = f"{row['fps_simulated']:.1f} fps simulated"
                     beside = (
                         f", simulated {row['cycles_simulated']:,}, {row['images_equal']} of "
                         f"{row['images']} images equal"
                     )
                 print(
                     f"{network} on {board} ({asked.formats}): {row['cycles_modelled']:,} cycles "
-                    f"modelled{beside}, {row['fps_modelled']:.1f} fps at "
+                    f"modelled{beside}, {rate} at "
                     f"{row['clock_mhz_assumed']:g} MHz (assumed), "
                     f"{100 * row['share_of_peak']:.0f} % of peak, {row['accelerator']}",
                     flush=True,
