@@ -45,7 +45,7 @@ def test_readme_names_every_command_and_no_other() -> None:
         for command in app.commands.values()
         for parameter in command.params
         if isinstance(parameter, click.Option)
-        for option in parameter.opts
+        for option in (*parameter.opts, *parameter.secondary_opts)
     }
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--refine", "--json"}
     assert len(shown) > 10
