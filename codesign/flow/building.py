@@ -20,34 +20,36 @@ BUILD_FORMAT = "codesign-build/1"
 
 
 def build(
-    folder: Path, progress: Progress = SILENT, tune: str | None = None, place: bool = True
-) -> Path:
+    folder: Path, progress: Progress = SILENT, tune: str | None = None,
+    place: bool | None = True,
+) -> Path:  # fmt: skip
     """Compile the design in ``folder``; returns ``folder/build/<target>``.
 
     A build of the same integer network for the same target is kept. ``tune`` is a budget of
     trials ("200") or time ("60s", "5m") for finding faster tiles first; what is found is kept in
     the tuning database, which later builds take tiles from. ``place`` False: a build for an ECP5
-    ends before place and route; a later one with it goes on.
+    ends before place and route; a later one with it goes on. None: as the last build here.
     """
     chosen = Design.load(folder)
     target = load_target(chosen.options.target).with_design(folder)
-    if not place:
-        target = _unplaced(target)
     out = folder / "build" / target.name
     stamp = folder / "build" / f"{target.name}.json"
+    there = stamp.is_file() and out.is_dir()
+    kept = read_json(stamp, BUILD_FORMAT, "codesign build DIR") if there else {}
+    if not (kept.get("place", True) if place is None else place):
+        target = _unplaced(target)
     key = digest(file_digest(_require(folder / INTEGER_IR)), target)
     if tune is not None:
         _tune(target, load_integer(folder), tune, progress)
         stamp.unlink(missing_ok=True)
-    if stamp.is_file() and out.is_dir():
-        kept = read_json(stamp, BUILD_FORMAT, "codesign build DIR")
-        if kept.get("key") == key and _loads(chosen, out):
-            progress.note(f"{out} is up to date")
-            return out
+    if stamp.is_file() and kept.get("key") == key and _loads(chosen, out):
+        progress.note(f"{out} is up to date")
+        return out
     make_folder(out.parent)
     with progress.task(f"Compiling for {target.name}"):
         target.build(load_integer(folder), out)
-    write_json(stamp, {"format": BUILD_FORMAT, "key": key, "target": target.name})
+    made = {"format": BUILD_FORMAT, "key": key, "target": target.name}
+    write_json(stamp, {**made, "place": getattr(target, "place", True)})
     return out
 
 

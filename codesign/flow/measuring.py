@@ -94,7 +94,7 @@ def measure(
     """
     if refine:
         _refine(folder, progress, rpc, rpc_key)
-    build(folder, progress)
+    build(folder, progress, place=None)
     chosen = Design.load(folder)
     target = device_target(_on_device(chosen.options, rpc, rpc_key)).with_design(folder)
     graph = load_integer(folder)

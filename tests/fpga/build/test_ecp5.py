@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 from codesign.errors import CodesignError, InputError
+from codesign.flow import building
 from codesign.flow.building import build
 from codesign.flow.choose import design
 from codesign.flow.options import DesignOptions
 from codesign.flow.report.hardware import placed_section
+from codesign.ir import Graph
 from codesign.targets.fpga.build.ecp5 import place
 from codesign.targets.fpga.build.synth import Synthesis, parse_stat, synthesise
 from codesign.targets.fpga.build.ulx3s import Ulx3sBuild, facts, lower_clock
 from codesign.targets.fpga.hw.multiply import ScaleMultiplier
 from codesign.targets.fpga.hw.primitives import MODEL_FILES
 from codesign.targets.fpga.programs import require_program, run_program
+from codesign.targets.fpga.target import FpgaTarget
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,27 @@ def test_nothing_is_placed_for_the_host(tmp_path: Path) -> None:
     design(DesignOptions("zoo:digits", sensitivity="weight-only", explain=0.0), tmp_path / "d")
     with pytest.raises(InputError, match="--no-place: nothing is placed for host"):
         build(tmp_path / "d", place=False)
+
+
+def test_what_was_built_without_placing_stays_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As measuring asks for it; only the decision is looked at, nothing is built."""
+    made: list[bool] = []
+
+    def noted(self: FpgaTarget, graph: Graph, directory: Path) -> None:
+        made.append(self.place)
+        directory.mkdir(exist_ok=True)
+
+    monkeypatch.setattr(FpgaTarget, "build", noted)
+    monkeypatch.setattr(building, "_loads", lambda chosen, out: True)
+    options = DesignOptions(
+        "zoo:digits", target="ulx3s-85f", formats=("w8a8",), sensitivity="weight-only", explain=0.0
+    )
+    design(options, tmp_path / "d")
+    for asked in (False, None, True, None):
+        build(tmp_path / "d", place=asked)
+    assert made == [False, True]
 
 
 def test_both_forms_of_yosys_statistics() -> None:
