@@ -204,7 +204,7 @@ synthesise_option = click.option(
 
 place_option = click.option(
     "--place/--no-place", default=True, show_default=True,
-    help="Place and route a design for an ECP5 board (minutes).",
+    help="Place and route a design for an ECP5 board (slow: 16 minutes to hours).",
 )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def solve_hardware(
     problem = joint_problem(
         graph, device, formats=list(tables.formats), loss=tables.loss, objective=goal,
         limits=given, fusion=FUSION,
-        # small accelerators are placed in minutes on an ECP5, larger ones are not
+        # placing is slow on an ECP5: small accelerators are offered, too
         space=SpaceOptions(least_products=32) if device.family == "ecp5" else None,
     )  # fmt: skip
     result = solve(problem, time_limit=options.time_limit)
