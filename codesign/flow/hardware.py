@@ -71,6 +71,12 @@ def joint_limits(
     return given
 
 
+ROUTED_LUT, ROUTED_RAMB18 = 24_000, 96
+"""Where the user gives no limit on an ECP5: the modelled accelerator's LUTs and its buffers' block
+RAMs (the network's memory comes on top). The part has more; but wires set the clock of larger
+designs, and nextpnr takes hours to route them or does not end."""
+
+
 def solve_hardware(
     graph: Graph, device: Device, tables: Tables, options: DesignOptions,
     loss_limit: Decimal | None,
@@ -89,7 +95,8 @@ def solve_hardware(
     given = joint_limits(options, device, limits(tables, options, loss_limit))
     if device.family == "ecp5":  # the network's memory is block RAM, too
         room = Decimal(room_for_buffers(graph, device))
-        given["ramb18"] = min(room, given.get("ramb18", room))
+        given["ramb18"] = min(room, given.get("ramb18", Decimal(ROUTED_RAMB18)))
+        given.setdefault("lut", Decimal(ROUTED_LUT))
     goal = goal_of(options)
     problem = joint_problem(
         graph, device, formats=list(tables.formats), loss=tables.loss, objective=goal,

@@ -18,6 +18,7 @@ from typing import Literal
 
 from codesign.errors import CodesignError, InputError
 from codesign.targets.fpga.build.cache import kept, key
+from codesign.targets.fpga.build.ecp5_netlist import improve
 from codesign.targets.fpga.programs import require_program, run_program
 
 Family = Literal["xcup", "xc7", "ecp5"]
@@ -37,6 +38,9 @@ SCRIPTS: Mapping[str, str] = {
         "synth_ecp5 -nowidelut -nodsp -top {top} -run map_ram:"
     ),
 }
+
+AFTER: Mapping[str, str] = {"ecp5": "block RAM registers, global resets: 1"}
+"""What is done to the netlist afterwards (``ecp5_netlist``), with its version."""
 
 LUTS: Mapping[str, int] = {
     **{f"LUT{inputs}": 1 for inputs in range(1, 7)},
@@ -105,7 +109,7 @@ def synthesise(
         raise InputError(f"top module {top!r} is no plain Verilog identifier")
     yosys = require_program("yosys")
     script = SCRIPTS[family].format(top=top)
-    version = yosys_version()
+    version, verilog = yosys_version(), "write_verilog -noattr netlist.v"
     rtlil = re.match(r"\s*(#[^\n]*\n\s*)*(attribute|module|autoidx) ", design) is not None
     read, file = ("read_rtlil", "design.il") if rtlil else ("read_verilog", "design.v")
     if rtlil and re.search(r"^module \\(\S+)$", design, re.M) is None:
@@ -116,18 +120,25 @@ def synthesise(
         (aside / file).write_text(design, encoding="utf-8")
         commands = (
             f"{read} {file}; {script}; tee -q -o stat.txt stat; "
-            "write_json netlist.json; write_verilog -noattr netlist.v"
+            "write_json netlist.json" + ("" if family in AFTER else f"; {verilog}")
         )
         step = _steps(line) if line is not None else None
         run_program([yosys, "-p", commands], f"synthesis of {top} for {family}",
                     cwd=aside, line=step, log=aside / "yosys.log")  # fmt: skip
         cells = parse_stat((aside / "stat.txt").read_text(encoding="utf-8"))
+        if family in AFTER:
+            netlist = json.loads((aside / "netlist.json").read_text(encoding="utf-8"))
+            changed = improve(netlist, top)
+            (aside / "netlist.json").write_text(json.dumps(netlist), encoding="utf-8")
+            cells["TRELLIS_FF"] = cells.get("TRELLIS_FF", 0) - changed.registers
+            run_program([yosys, "-p", f"read_json netlist.json; {verilog}"],
+                        f"writing the netlist of {top}", cwd=aside)  # fmt: skip
         facts = {"cells": cells, "tool": version, "seconds": time.monotonic() - began}
         (aside / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         for name in ("yosys.log", file):  # long, and of use only when synthesis fails
             (aside / name).unlink()
 
-    place, _ = kept("synth-" + key(design, script, version)[:40], make, folder)
+    place, _ = kept("synth-" + key(design, script, version, AFTER.get(family, ""))[:40], make, folder)
     facts = json.loads((place / "facts.json").read_text(encoding="utf-8"))
     return report(top, family, facts["cells"], facts["tool"], facts["seconds"],
                   place / "netlist.json")  # fmt: skip

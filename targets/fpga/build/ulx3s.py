@@ -20,8 +20,8 @@ from codesign.targets.fpga.build.handover import template
 from codesign.targets.fpga.build.synth import Synthesis, synthesise
 
 MODULE = "ulx3s"
-STEP_MHZ = 25
-"""The board's PLL makes multiples of its oscillator."""
+STEP_MHZ = 12.5
+"""The board's PLL makes multiples of half its oscillator's clock."""
 FOLDER = "ulx3s"
 PLACED = f"{FOLDER}/placed.json"
 """What was synthesised and placed, in a target's build folder."""
@@ -83,7 +83,7 @@ def room_for_buffers(graph: Graph, device: Device) -> int:
 
 
 def build_ulx3s(
-    accelerator: Accelerator, image: bytes, memory_bytes: int, mhz: int, *,
+    accelerator: Accelerator, image: bytes, memory_bytes: int, mhz: float, *,
     seeds: tuple[int, ...] = (1, 2, 3), budget: float = 3600.0,
     line: Callable[[str], None] | None = None, allow_slow: bool = False,
 ) -> Ulx3sBuild:  # fmt: skip
@@ -106,7 +106,7 @@ def build_ulx3s(
         )
     if line is not None:
         line("generating the design")
-    text = ulx3s_rtlil(accelerator, image, memory_bytes, mhz * 1_000_000)
+    text = ulx3s_rtlil(accelerator, image, memory_bytes, round(mhz * 1_000_000))
     synthesis = synthesise(text, MODULE, "ecp5", line=line)
     over = {
         name: getattr(synthesis, name) - getattr(device, name)
@@ -116,20 +116,20 @@ def build_ulx3s(
         what = ", ".join(f"{name} by {count}" for name, count in over.items() if count > 0)
         raise InfeasibleError(f"the design is too large for {device.part}: {what}")
     placed = place(
-        synthesis, device.part, constraints(), float(mhz), seeds=seeds, budget=budget, line=line,
+        synthesis, device.part, constraints(), mhz, seeds=seeds, budget=budget, line=line,
         allow_slow=allow_slow,
     )
     return Ulx3sBuild(synthesis, placed)
 
 
-def lower_clock(missed: int, reached: float) -> int:
+def lower_clock(missed: float, reached: float) -> float:
     """The next clock in MHz to try when ``missed`` was asked for and ``reached`` came out.
 
-    >>> lower_clock(100, 76.0), lower_clock(100, 74.9), lower_clock(75, 74.9), lower_clock(50, 20.0)
-    (75, 50, 50, 25)
+    >>> lower_clock(100, 76.0), lower_clock(100, 74.9), lower_clock(75, 74.9), lower_clock(50, 9.0)
+    (75.0, 62.5, 62.5, 12.5)
     """
-    steps = min(missed - 1, int(reached)) // STEP_MHZ
-    return max(1, steps) * STEP_MHZ
+    steps = min((missed - 1) // STEP_MHZ, reached // STEP_MHZ)
+    return max(1.0, steps) * STEP_MHZ
 
 
 def write_ulx3s(
@@ -142,7 +142,7 @@ def write_ulx3s(
     Where the clock is missed it is made again for the next multiple of ``STEP_MHZ`` that the first
     placement reached. Raises what ``build_ulx3s`` raises.
     """
-    mhz = clock_hz // 1_000_000
+    mhz = clock_hz / 1e6
     while True:
         slow = mhz > STEP_MHZ  # a lower clock is left to try
         made = build_ulx3s(
@@ -153,7 +153,7 @@ def write_ulx3s(
             break
         mhz = lower_clock(mhz, made.placed.fmax_mhz)
         if line is not None:
-            line(f"{made.placed.fmax_mhz:.1f} MHz reached; again for {mhz} MHz")
+            line(f"{made.placed.fmax_mhz:.1f} MHz reached; again for {mhz:g} MHz")
     folder.mkdir()
     for name in ("design.bit", "design.lpf", "report.json"):
         shutil.copyfile(made.placed.folder / name, folder / name)

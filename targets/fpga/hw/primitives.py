@@ -23,6 +23,8 @@ MODEL_FILES = {
 """Simulation model of each hard multiplier."""
 RAM_MODEL = MODELS / "dp16kd.v"
 """Simulation model of the ECP5's block RAM, which yosys has as a black box only."""
+BUFFER_MODEL = MODELS / "dcca.v"
+"""The same of its global buffer."""
 
 
 def model_files() -> list[Path]:
@@ -89,10 +91,15 @@ def dsp48(
 
 
 def mult18(m: Module, a: Any, b: Any, enable: Any) -> Any:
-    """One MULT18X18D, registers at inputs, inside and at the output: a · b after three edges."""
+    """One MULT18X18D, registers at inputs, inside and at the output: a · b, as many bits as both
+    have, after three edges.
+
+    Operands stand at the upper end of their inputs: zeros below cost no wires, a sign that is
+    repeated above goes to every input of its own.
+    """
     p = Signal(36)
-    left, right = Signal(18), Signal(18)
-    m.d.comb += [left.eq(extend(a, 18)), right.eq(extend(b, 18))]
+    spare_a, spare_b = 18 - len(a), 18 - len(b)
+    left, right = Cat(C(0, spare_a), a), Cat(C(0, spare_b), b)
     parameters: dict[str, Any] = {
         "GSR": "DISABLED", "CAS_MATCH_REG": "FALSE", "MULT_BYPASS": "DISABLED",
         "RESETMODE": "SYNC", "SOURCEB_MODE": "B_SHIFT",
@@ -117,7 +124,7 @@ def mult18(m: Module, a: Any, b: Any, enable: Any) -> Any:
         *[("i", name, value) for name, value in inputs.items()],
         *[("o", f"P{bit}", p[bit]) for bit in range(36)],
     )
-    return p
+    return p[spare_a + spare_b :]
 
 
 def lut_multiply(m: Module, a: Any, w: Any, enable: Any) -> Any:

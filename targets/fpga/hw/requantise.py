@@ -198,8 +198,10 @@ class ResidualTable(wiring.Component):
             port = ram.write_port()
             m.d.comb += [port.addr.eq(address), port.data.eq(clipped), port.en.eq(write)]
             read = ram.read_port()
-            m.d.comb += read.addr.eq(self.index[lane])
-            m.d.sync += self.value[lane].eq(read.data)
+            # without a reset, so that the register can be block RAM's own
+            value = Signal(signed(16), name=f"value_{lane}", reset_less=True)
+            m.d.sync += value.eq(read.data)
+            m.d.comb += [read.addr.eq(self.index[lane]), self.value[lane].eq(value)]
         return m
 
 

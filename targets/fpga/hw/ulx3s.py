@@ -45,21 +45,24 @@ def constraints() -> str:
     return "\n".join(lines) + "\n"
 
 
-def pll(clock_hz: int) -> tuple[int, int]:
-    """(feedback divider, output divider) of an EHXPLLL for multiples of 25 MHz.
+def pll(clock_hz: int) -> tuple[int, int, int]:
+    """(input, feedback, output divider) of an EHXPLLL for multiples of 12.5 MHz.
 
-    The oscillator, output · divider, must lie in 400 to 800 MHz (FPGA-TN-02200); the divider
+    The input is only divided, by 2, for odd multiples: the phase detector takes 10 MHz or more.
+    The oscillator, clock · output divider, must lie in 400 to 800 MHz (FPGA-TN-02200); the divider
     nearest to 600 MHz is taken. Raises InputError for other clocks.
 
-    >>> pll(100_000_000), pll(150_000_000)
-    ((4, 6), (6, 4))
+    >>> pll(100_000_000), pll(87_500_000)
+    ((1, 4, 6), (2, 7, 7))
     """
-    if clock_hz <= 0 or clock_hz % INPUT_HZ or clock_hz > 400_000_000:
+    if clock_hz <= 0 or 2 * clock_hz % INPUT_HZ or clock_hz > 400_000_000:
         raise InputError(
-            f"clock of {clock_hz / 1e6:g} MHz; the ULX3S design makes multiples of 25 MHz up to 400"
+            f"clock of {clock_hz / 1e6:g} MHz; the ULX3S design makes multiples of 12.5 MHz up to "
+            "400"
         )
     divider = max(1, round(600_000_000 / clock_hz))
-    return clock_hz // INPUT_HZ, divider
+    before = 1 if clock_hz % INPUT_HZ == 0 else 2
+    return before, clock_hz * before // INPUT_HZ, divider
 
 
 class Ulx3s(Elaboratable):
@@ -126,11 +129,11 @@ class Ulx3s(Elaboratable):
         return m
 
     def _pll(self, m: Module, sync: Any, locked: Any) -> None:
-        feedback, divider = pll(self.clock_hz)
+        before, feedback, divider = pll(self.clock_hz)
         clock = sync.clk
         m.submodules.pll = Instance(
             "EHXPLLL",
-            ("p", "CLKI_DIV", 1), ("p", "CLKFB_DIV", feedback), ("p", "CLKOP_DIV", divider),
+            ("p", "CLKI_DIV", before), ("p", "CLKFB_DIV", feedback), ("p", "CLKOP_DIV", divider),
             ("p", "CLKOP_CPHASE", divider - 1), ("p", "CLKOP_FPHASE", 0),
             ("p", "CLKOP_ENABLE", "ENABLED"), ("p", "FEEDBK_PATH", "CLKOP"),
             ("p", "OUTDIVIDER_MUXA", "DIVA"), ("p", "PLLRST_ENA", "DISABLED"),

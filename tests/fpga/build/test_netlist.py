@@ -14,7 +14,7 @@ from codesign.ir import run_values
 from codesign.space.accelerator import Accelerator
 from codesign.targets.fpga.build.synth import synthesise
 from codesign.targets.fpga.compile import compile_network
-from codesign.targets.fpga.hw.primitives import MODEL_FILES, RAM_MODEL
+from codesign.targets.fpga.hw.primitives import BUFFER_MODEL, MODEL_FILES, RAM_MODEL
 from codesign.targets.fpga.hw.registers import Register
 from codesign.targets.fpga.hw.top import OnChip, Top
 from codesign.targets.fpga.programs import require_program, run_program
@@ -117,7 +117,7 @@ def test_network_on_the_netlist(tmp_path: Path) -> None:
     run_program(
         [require_program("iverilog"), "-g2012", "-s", "bench", "-o", tmp_path / "bench",
          "-I", share.parent / "ecp5", "-I", share.parent, tmp_path / "bench.v", netlist.verilog,
-         MODEL_FILES["mult18"], RAM_MODEL, tmp_path / "cells.v"],
+         MODEL_FILES["mult18"], RAM_MODEL, BUFFER_MODEL, tmp_path / "cells.v"],
         "building the netlist's simulation",
     )  # fmt: skip
     said = run_program([require_program("vvp"), "-n", tmp_path / "bench"], "the netlist").split()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Behaviour of the ECP5's block RAM as yosys instantiates it: no output registers, all clocks rising,
-// chip selects tied. Written from the Lattice memory guide (FPGA-TN-02204) and yosys's brams_map.v.
+// Behaviour of the ECP5's block RAM as yosys instantiates it: all clocks rising, chip selects tied;
+// with output registers (OUTREG) as build/ecp5_netlist.py puts them in, never reset. Written from the Lattice memory guide (FPGA-TN-02204) and yosys's brams_map.v.
 // Each word of 18 bits is two lanes of 9; widths of 4, 2 and 1 use 8 bits of a lane. Width 36 (port A
 // writes, port B reads) joins two neighbouring words.
 module DP16KD(
@@ -168,8 +168,12 @@ module DP16KD(
   wire [13:0] adb = {ADB13, ADB12, ADB11, ADB10, ADB9, ADB8, ADB7, ADB6, ADB5, ADB4, ADB3, ADB2, ADB1, ADB0};
   wire [17:0] dib = {DIB17, DIB16, DIB15, DIB14, DIB13, DIB12, DIB11, DIB10, DIB9, DIB8, DIB7, DIB6, DIB5, DIB4, DIB3, DIB2, DIB1, DIB0};
   reg [17:0] doa = 0, dob = 0;
-  assign {DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9, DOA8, DOA7, DOA6, DOA5, DOA4, DOA3, DOA2, DOA1, DOA0} = doa;
-  assign {DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9, DOB8, DOB7, DOB6, DOB5, DOB4, DOB3, DOB2, DOB1, DOB0} = dob;
+  reg [17:0] doa_register = 0, dob_register = 0;
+  wire clock_a = DATA_WIDTH_B == 36 ? CLKB : CLKA;
+  always @(posedge clock_a) if (OCEA) doa_register <= doa;
+  always @(posedge CLKB) if (OCEB) dob_register <= dob;
+  assign {DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9, DOA8, DOA7, DOA6, DOA5, DOA4, DOA3, DOA2, DOA1, DOA0} = REGMODE_A == "OUTREG" ? doa_register : doa;
+  assign {DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9, DOB8, DOB7, DOB6, DOB5, DOB4, DOB3, DOB2, DOB1, DOB0} = REGMODE_B == "OUTREG" ? dob_register : dob;
 
   // lowest bit of an access in its word
   function [4:0] low(input integer width, input [13:0] address);
