@@ -138,7 +138,8 @@ def synthesise(
         for name in ("yosys.log", file):  # long, and of use only when synthesis fails
             (aside / name).unlink()
 
-    place, _ = kept("synth-" + key(design, script, version, AFTER.get(family, ""))[:40], make, folder)
+    name = key(design, script, version, AFTER.get(family, ""))
+    place, _ = kept("synth-" + name[:40], make, folder)
     facts = json.loads((place / "facts.json").read_text(encoding="utf-8"))
     return report(top, family, facts["cells"], facts["tool"], facts["seconds"],
                   place / "netlist.json")  # fmt: skip
