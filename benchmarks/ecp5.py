@@ -92,7 +92,7 @@ def main() -> int:
     """The command line; 1 if a network could not be done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", default="digits,resnet8")
-    parser.add_argument("--mhz", type=int, default=100)
+    parser.add_argument("--mhz", type=float, default=100)
     parser.add_argument("--seeds", type=int, default=3, help="placements to try at most")
     parser.add_argument("--budget", type=float, default=3600.0, help="seconds of placing")
     parser.add_argument("--chosen", action="store_true", help="the solver's accelerator")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
@@ -19,8 +19,10 @@ BANK = 1024
 """Words of one memory: an ECP5's block RAM is 1024 words deep where it is 18 bits wide."""
 QUEUE = 16
 """Words that were read ahead of the accelerator's taking them."""
-LATENCY = 4
+LATENCY = 6
 """Cycles from the host's address to its data."""
+TOGETHER = 4
+"""Memories of which one is chosen before the next register."""
 
 
 class OnChipMemory(Component):
@@ -29,8 +31,10 @@ class OnChipMemory(Component):
     The host's port reads and writes words of 8 bytes; data come ``LATENCY`` cycles after the
     address. It is only served while ``host_on`` is set and no accelerator run is under way.
 
-    Memories of ``BANK`` words stand side by side; block RAM takes most of a cycle to give its
-    data, so there is a register behind each before one of them is chosen, and one behind that.
+    Memories of ``BANK`` words stand side by side, over all of the chip: most of a cycle goes into
+    the wires to them and from them. So there are registers before their addresses (two before what
+    is written, which nobody reads so soon: its response comes first), behind each memory, behind
+    every ``TOGETHER`` of them, and behind the choice.
     """
 
     def __init__(self, port: Port, size: int, image: bytes = b"") -> None:
@@ -73,18 +77,31 @@ class OnChipMemory(Component):
         address = Signal(where)
         write_address, write_data = Signal(where), Signal(port.bits)
         write_enable = Signal(port.bits // 8)
+        placed, values = delay(m, write_address, 1), delay(m, write_data, 1)
+        enables = delay(m, write_enable, 1, reset=True)
         picked = Signal(port.bits, reset_less=True)
         data = [Signal(port.bits, name=f"data_{k}", reset_less=True) for k in range(len(banks))]
-        m.d.comb += [chosen_bank.eq(address >> inside), in_bank.eq(address[:inside])]
+        m.d.sync += [chosen_bank.eq(address >> inside), in_bank.eq(address[:inside])]
+        in_write, written = delay(m, placed[:inside], 1), delay(m, values, 1)
+        parts: list[Any] = []
         for number, (write, read) in enumerate(banks):
-            mine = (write_address >> inside) == number
+            mine = (placed >> inside) == number
             m.d.comb += [
-                read.addr.eq(in_bank), read.en.eq(1), write.addr.eq(write_address[:inside]),
-                write.data.eq(write_data), write.en.eq(Mux(mine, write_enable, 0)),
+                read.addr.eq(in_bank), read.en.eq(1), write.addr.eq(in_write),
+                write.data.eq(written),
+                write.en.eq(delay(m, enables & mine.replicate(len(enables)), 1, reset=True)),
             ]  # fmt: skip
             m.d.sync += data[number].eq(read.data)
-        bank = delay(m, chosen_bank, 2)
-        m.d.sync += picked.eq(Array(data)[bank] if len(data) > 1 else data[0])
+            here = delay(m, delay(m, chosen_bank, 1) == number, 1)
+            gated = data[number] & here.replicate(port.bits)
+            if number % TOGETHER == 0:
+                parts.append(gated)
+            else:
+                parts[-1] = parts[-1] | gated
+        whole: Any = 0
+        for part in parts:
+            whole = whole | delay(m, part, 1)
+        m.d.sync += picked.eq(whole)
 
         # reads go through the memories without a halt: only those are begun for whose data the
         # queue behind has room
@@ -99,8 +116,8 @@ class OnChipMemory(Component):
             axi.arready.eq(idle),
             take.eq(~idle & may),
             address.eq(Mux(self.host_on, self.host_address >> half, place)),
-            queue.w_en.eq(delay(m, take, 3, reset=True)),
-            queue.w_data.eq(Cat(picked, delay(m, left == 1, 3))),
+            queue.w_en.eq(delay(m, take, LATENCY - 1, reset=True)),
+            queue.w_data.eq(Cat(picked, delay(m, left == 1, LATENCY - 1))),
             axi.rvalid.eq(queue.r_rdy),
             Cat(axi.rdata, axi.rlast).eq(queue.r_data),
             queue.r_en.eq(axi.rready),

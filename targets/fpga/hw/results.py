@@ -148,8 +148,9 @@ class Results(wiring.Component):
         go = Signal()
         m.d.comb += [
             self.store.valid.eq(have & tells), go.eq(have & (~tells | self.store.ready)),
-            head.o.ready.eq(go & final), self.freed.eq(go & final),
-        ]  # fmt: skip
+            head.o.ready.eq(go & final),
+        ]
+        m.d.sync += self.freed.eq(go & final)  # a place too few for a cycle does no harm
         with m.If(go):
             if halves:
                 m.d.sync += half.eq(d.to_chip & some & ~half)

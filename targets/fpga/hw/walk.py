@@ -129,11 +129,12 @@ class Walker(wiring.Component):
         m.d.comb += [self.command.ready.eq(ready), self.idle.eq(ready)]
         with m.If(gap != 0):
             m.d.sync += gap.eq(gap - 1)
-        with m.If(pace != 0):
-            m.d.sync += pace.eq(pace - 1)
+        paced = Signal(init=1)  # pace == 0
+        with m.If(~paced):
+            m.d.sync += [pace.eq(pace - 1), paced.eq(pace == 1)]
 
         issue = Signal()
-        m.d.comb += issue.eq(active & (~first | (self.grant & (pace == 0))))
+        m.d.comb += issue.eq(active & (~first | (self.grant & paced)))
         m.d.comb += self.start.eq(issue & first)
         # a flag for each counter that is 0, so that the chain of loops' ends is short; ``whole``:
         # its value when the loop starts anew
@@ -178,6 +179,7 @@ class Walker(wiring.Component):
             with m.If(first):
                 pace_to = self.least - 1
                 m.d.sync += pace.eq(Mux(double, max(1, pace_to), pace_to))
+                m.d.sync += paced.eq(~double if pace_to == 0 else 0)
             with m.If(over["c"]):
                 inputs = cmd.inputs - 1 if dense else 0
                 m.d.sync += [*count("c", inputs), c.eq(0), tap.eq(tap + 1), *count("t", None)]

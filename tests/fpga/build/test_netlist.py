@@ -63,7 +63,7 @@ module bench;
     $display("cycles %0d", value);
     put(HOST_ADDRESS, FIRST);
     for (word = 0; word < WORDS; word = word + 1) begin
-      repeat (4) @(negedge clk);
+      repeat (8) @(negedge clk);
       get(HOST_LOW);
       $write("%h ", value);
       get(HOST_HIGH);
