@@ -43,7 +43,7 @@ from codesign.space.device import load_device
 from codesign.targets.fpga.compile import Program, compile_network
 from codesign.targets.fpga.isa import Unit
 from codesign.targets.fpga.model.cycles import CycleModel
-from codesign.targets.fpga.model.layers import ends_of, layer_cycles
+from codesign.targets.fpga.model.layers import ends_of, layer_cycles, layer_spans, starts_of
 from codesign.targets.fpga.sim.dram import Dram
 from codesign.targets.fpga.sim.result import SimResult
 
@@ -135,18 +135,23 @@ def simulated(
 def layer_errors(
     program: Program, model: CycleModel, results: Sequence[SimResult],
     chains: Sequence[tuple[Sequence[str], Any]],
-) -> dict[str, tuple[float, float]]:  # fmt: skip
-    """Layer to its cycles (modelled, simulated): from the end of the layers before to its own."""
+) -> tuple[dict[str, tuple[float, float]], dict[str, tuple[float, float]]]:  # fmt: skip
+    """Layer to its cycles (modelled, simulated): from the end of the layers before to its own, and
+    from its first command's start to its end."""
     group = {name: names[0] for names, _ in chains for name in names}
-    found: dict[str, tuple[float, float]] = {}
+    shares: dict[str, tuple[float, float]] = {}
+    spans: dict[str, tuple[float, float]] = {}
     runs = [s for s in program.segments if s.kind == "accelerator"]
     for segment, result in zip(runs, results):
-        truth = layer_cycles(segment.commands, result.ends, group)
-        guess = layer_cycles(
-            segment.commands, ends_of(model.run(segment.commands)), group
-        )
-        found |= {name: (guess[name], cycles) for name, cycles in truth.items()}
-    return found
+        commands, run = segment.commands, model.run(segment.commands)
+        starts, ends = starts_of(run), ends_of(run)
+        truth = layer_cycles(commands, result.ends, group)
+        guess = layer_cycles(commands, ends, group)
+        shares |= {name: (guess[name], cycles) for name, cycles in truth.items()}
+        truth = layer_spans(commands, result.starts, result.ends, group)
+        guess = layer_spans(commands, starts, ends, group)
+        spans |= {name: (guess[name], cycles) for name, cycles in truth.items()}
+    return shares, spans
 
 
 def measure(network: str, board: str, asked: argparse.Namespace) -> dict[str, Any]:
@@ -189,8 +194,9 @@ def measure(network: str, board: str, asked: argparse.Namespace) -> dict[str, An
     if asked.simulate:
         images = real_images(prepared, asked.images, "test")
         found = simulated(program, prepared, Dram.of(device), images, asked.images)
-        layers = layer_errors(program, model, found.results, hardware.chains)
+        layers, spans = layer_errors(program, model, found.results, hardware.chains)
         errors = {n: m / s - 1 for n, (m, s) in layers.items() if s > 0}
+        span_errors = {n: m / s - 1 for n, (m, s) in spans.items() if s > 0}
         stalls = {
             unit.name.lower(): {
                 why: sum(r.stalls[unit][why] for r in found.results)
@@ -205,8 +211,9 @@ def measure(network: str, board: str, asked: argparse.Namespace) -> dict[str, An
             "cycles_simulated": found.cycles, "fps_simulated": device.clock_hz / found.cycles,
             "seconds_an_image": found.seconds, "model_error": cycles / found.cycles - 1,
             "solver_error": hardware.network_cycles / found.cycles - 1,
-            "layer_errors": errors, "stalls": stalls,
+            "layer_errors": errors, "span_errors": span_errors, "stalls": stalls,
             "layers_within_5_percent": sum(abs(e) <= 0.05 for e in errors.values()),
+            "spans_within_5_percent": sum(abs(e) <= 0.05 for e in span_errors.values()),
             "layers": {n: s for n, (_, s) in layers.items()},
             "answers": list(found.answers),
         }  # fmt: skip
@@ -258,7 +265,10 @@ def main() -> int:
                     rate = f"{row['fps_simulated']:.1f} fps simulated"
                     beside = (
                         f", simulated {row['cycles_simulated']:,}, {row['images_equal']} of "
-                        f"{row['images']} images equal"
+                        f"{row['images']} images equal, layers within 5 %: "
+                        f"{row['layers_within_5_percent']} of {len(row['layer_errors'])} by their "
+                        f"shares of the run, {row['spans_within_5_percent']} of "
+                        f"{len(row['span_errors'])} from start to end"
                     )
                 print(
                     f"{network} on {board} ({asked.formats}): {row['cycles_modelled']:,} cycles "

@@ -20,17 +20,17 @@ from codesign.errors import VerifyError
 from codesign.space.accelerator import Accelerator
 from codesign.targets.fpga.isa import COMMAND_BYTES, Command, Unit, bits
 from codesign.targets.fpga.model.races import full_count
-from codesign.targets.fpga.model.work import OVERHEAD, Work, Workloads
+from codesign.targets.fpga.model.work import OUTSTANDING, OVERHEAD, Work, Workloads
 from codesign.targets.fpga.sim.dram import Dram
 
 UNITS: tuple[Unit, ...] = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
 _WAITS = tuple(f"wait_{u.name.lower()}" for u in UNITS)
 SPECK = 1e-5
 FOREVER = float("inf")
+RESPONSE = 16
+"""Cycles from a write's response to the next burst's data at the memory."""
 RESIDUAL = 1024
 """Bytes of a residual that are asked for ahead."""
-OUTSTANDING = 8
-"""Read bursts under way."""
 LEAST_SHARE = 1 / 64
 """Of the loader's cycles that are left to it where results always go first: between steps."""
 ROOM = {unit: 64 // -(-bits(unit) // 64) + 1 for unit in UNITS}
@@ -78,6 +78,8 @@ class Flow:
     """Served before others."""
     behind: Unit | None = None
     """A load's: the unit whose results into the same buffer go first."""
+    burst: float = 0.0
+    """Bytes of a burst of results."""
     now: float = 0.0
 
 
@@ -144,12 +146,28 @@ class CycleModel:
         if dram.refresh_interval:
             share = 1 - dram.refresh_cycles / dram.refresh_interval
         self.rate = min(float(dram.bytes_per_cycle) * share, 2.0 * self.port)
-        turn = dram.turnaround * self.rate / max(dram.batch, 1)
-        self.both = self.rate / (1 + turn)
-        """When reads and writes alternate."""
         mine = min(RESIDUAL // (16 * self.port), OUTSTANDING)
         self.abreast = mine / (OUTSTANDING - mine) if mine < OUTSTANDING else FOREVER
         """Residual bytes for each byte of a load: their bursts are answered in order."""
+
+    def again(self, burst: float) -> float:
+        """Cycles from a write burst's turn at the memory to that of the one which had to wait for
+        its response."""
+        return self.dram.write_latency + RESPONSE + burst / self.rate
+
+    def alternating(self, burst: float) -> tuple[float, float]:
+        """Bytes a cycle while more is asked for than the memory gives, reads and writes by turns;
+        and the writes' part of them.
+
+        It reads a batch, then writes what has come meanwhile: as many bursts (of ``burst`` bytes)
+        as may be under way. It goes on writing, at most for a batch, where the first one's response
+        brings the next before these are written.
+        """
+        reads = float(max(self.dram.batch, 1))
+        came, again = OUTSTANDING * burst, self.again(burst)
+        writes = reads if came > self.rate * again else min(reads, came)
+        lost = 2 * self.dram.turnaround * self.rate / (reads + writes)
+        return self.rate / (1 + lost), writes / (reads + writes)
 
     def run(self, commands: Sequence[Command]) -> Cycles:
         """The list from start to done."""
@@ -278,7 +296,9 @@ class _Run:
             first, job.free, job.ends = first + delay, job.free + delay, job.ends + delay
             job.flows.append(Flow(work.reads, work.read_rate, False, begins, True))
         if work.writes:
-            job.flows.append(Flow(work.writes, work.write_rate, True, first))
+            job.flows.append(
+                Flow(work.writes, work.write_rate, True, first, burst=work.write_burst)
+            )
             job.tail = f.written + dram.write_latency
         return job
 
@@ -333,14 +353,19 @@ class _Run:
         left = max(0.0, 1 - sum(flow.now for flow in keen) / port)
         for flow in others:
             flow.now *= left
-        _share(sides[1], port)
+        burst = sum(flow.burst * flow.now for flow in sides[1])
+        if sides[1]:
+            burst /= sum(flow.now for flow in sides[1])
+            _share(sides[1], min(port, OUTSTANDING * burst / self.model.again(burst)))
         # the memory turns between reads and writes, so many bytes of one and then of the other
         reads, writes = (sum(flow.now for flow in side) for side in sides)
-        most = self.model.both if reads and writes else self.model.rate
+        most, part = self.model.rate, 0.5
+        if reads and writes:
+            most, part = self.model.alternating(burst)
         self.bound = reads + writes > most
         if not self.bound:
             return
-        writes = min(writes, max(most / 2, most - reads))
+        writes = min(writes, max(most * part, most - reads))
         _share(sides[1], writes)
         _share(keen, most - writes)
         _share(others, max(0.0, most - writes - sum(flow.now for flow in keen)))

@@ -11,6 +11,13 @@ from codesign.targets.fpga.isa import BLOCK, Command, Dest, Unit
 from codesign.targets.fpga.machine import LATENCY, depthwise_engine
 from codesign.targets.fpga.sim.dram import Dram
 
+OUTSTANDING = 8
+"""Bursts of each direction under way."""
+LONGEST = 16
+"""Beats of the longest burst."""
+READ = 4
+"""Cycles beside the memory's latency after which a load's burst is followed by the next one that
+had to wait for it."""
 OVERHEAD = 10
 """Cycles beside the memory's latency in which a read burst takes one of the port's places."""
 
@@ -33,6 +40,8 @@ class Work:
     write_rate: float = 0.0
     burst: float = 0.0
     """Bytes of a read's usual burst."""
+    write_burst: float = 0.0
+    """Bytes that the memory moves for a burst of results, on average."""
     factors: tuple[int, int, int] | None = None
     """Of the residual: a change of them costs a new table."""
     placing: float = 0.0
@@ -108,7 +117,15 @@ class Workloads:
         behind: Unit | None = None
         if act:
             behind = Unit.DEPTHWISE if Dest(v["dest"]) is Dest.DENSE_ACT else Unit.DRAIN
-        return Work(0, lead, cycles, size, min(size / cycles, float(self.port)), behind=behind)
+        rate, burst = min(size / cycles, float(self.port)), float(LONGEST * self.port)
+        if act:  # short runs: as many as may be under way in the memory's latency
+            run = v["rows"] * v["width"] * BLOCK
+            bursts = v["blocks"] * -(-run // (LONGEST * self.port))
+            burst = size / bursts
+            if bursts > OUTSTANDING:
+                late = bursts / OUTSTANDING * (self.dram.latency + READ)
+                rate = min(rate, size / late)
+        return Work(0, lead, cycles, size, rate, burst=burst, behind=behind)
 
     def _dense(self, v: Mapping[str, int]) -> Work:
         e = self.dense
@@ -157,17 +174,25 @@ class Workloads:
         scale = 2 if v.get("wide") else 1
         size = v["rows"] * v["width"] * BLOCK
         by_blocks = not together or (v["rows"] == 1 and v["width"] <= together)
+        run, longest = size * scale, LONGEST * self.port
         if size == v["block_step"] and by_blocks:  # one block's run goes on in the next one's
-            out = self.runs(1, v["blocks"] * size * scale, v["address"], 0)
+            out = self.runs(1, run * v["blocks"], v["address"], 0)
+            bursts = -(-run * v["blocks"] // longest)
         else:
             out = self.results(v, v["address"], v["block_step"], scale, together)
+            bursts = -(-run // longest) * v["blocks"]
+            if together and together < v["width"]:
+                bursts = -(-v["width"] // together) * v["rows"] * v["blocks"]
+        wide = min(out / bursts, float(longest))
         if not v.get("residual"):
-            return Work(busy, lead, beats + lead, 0, 0, out, out / beats)
+            return Work(busy, lead, beats + lead, 0, 0, out, out / beats, write_burst=wide)
         came = self.results(v, v["res_address"], v["block_step"], 1, together)
         burst = min(size, together * BLOCK) if together else min(size, 16 * self.port)
         factors = v["res_m"], v["res_e"], v.get("res_signed", 0)
-        rate = min(self.port, 8 * burst / (self.dram.latency + OVERHEAD))
-        return Work(busy, lead, beats + lead, came, rate, out, out / beats, burst, factors)
+        rate = min(self.port, OUTSTANDING * burst / (self.dram.latency + OVERHEAD))
+        return Work(
+            busy, lead, beats + lead, came, rate, out, out / beats, burst, wide, factors
+        )
 
     def results(
         self, v: Mapping[str, int], address: int, step: int, scale: int, together: int
