@@ -20,6 +20,7 @@ from codesign.errors import VerifyError
 from codesign.space.accelerator import Accelerator
 from codesign.targets.fpga.isa import COMMAND_BYTES, Command, Unit, bits
 from codesign.targets.fpga.model.races import full_count
+from codesign.targets.fpga.model.supply import Flow, Supply, share
 from codesign.targets.fpga.model.work import OUTSTANDING, OVERHEAD, Work, Workloads
 from codesign.targets.fpga.sim.dram import Dram
 
@@ -27,8 +28,6 @@ UNITS: tuple[Unit, ...] = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
 _WAITS = tuple(f"wait_{u.name.lower()}" for u in UNITS)
 SPECK = 1e-5
 FOREVER = float("inf")
-RESPONSE = 16
-"""Cycles from a write's response to the next burst's data at the memory."""
 RESIDUAL = 1024
 """Bytes of a residual that are asked for ahead."""
 LEAST_SHARE = 1 / 64
@@ -63,24 +62,6 @@ class Fixed:
     """Share of a read batch's rest that last results wait, beside their share of the memory."""
     slack: float = 1024.0
     """Bytes of results that wait between a unit and the memory before the unit stalls."""
-
-
-@dataclass
-class Flow:
-    """Bytes on their way."""
-
-    left: float
-    rate: float
-    """At most so many bytes a cycle."""
-    write: bool
-    begins: float
-    first: bool = False
-    """Served before others."""
-    behind: Unit | None = None
-    """A load's: the unit whose results into the same buffer go first."""
-    burst: float = 0.0
-    """Bytes of a burst of results."""
-    now: float = 0.0
 
 
 @dataclass
@@ -142,32 +123,10 @@ class CycleModel:
         self.port = self.works.port
         self.dram = dram
         self.fixed = fixed or Fixed()
-        share = 1.0
-        if dram.refresh_interval:
-            share = 1 - dram.refresh_cycles / dram.refresh_interval
-        self.rate = min(float(dram.bytes_per_cycle) * share, 2.0 * self.port)
+        self.supply = Supply(dram, self.port)
         mine = min(RESIDUAL // (16 * self.port), OUTSTANDING)
         self.abreast = mine / (OUTSTANDING - mine) if mine < OUTSTANDING else FOREVER
         """Residual bytes for each byte of a load: their bursts are answered in order."""
-
-    def again(self, burst: float) -> float:
-        """Cycles from a write burst's turn at the memory to that of the one which had to wait for
-        its response."""
-        return self.dram.write_latency + RESPONSE + burst / self.rate
-
-    def alternating(self, burst: float) -> tuple[float, float]:
-        """Bytes a cycle while more is asked for than the memory gives, reads and writes by turns;
-        and the writes' part of them.
-
-        It reads a batch, then writes what has come meanwhile: as many bursts (of ``burst`` bytes)
-        as may be under way. It goes on writing, at most for a batch, where the first one's response
-        brings the next before these are written.
-        """
-        reads = float(max(self.dram.batch, 1))
-        came, again = OUTSTANDING * burst, self.again(burst)
-        writes = reads if came > self.rate * again else min(reads, came)
-        lost = 2 * self.dram.turnaround * self.rate / (reads + writes)
-        return self.rate / (1 + lost), writes / (reads + writes)
 
     def run(self, commands: Sequence[Command]) -> Cycles:
         """The list from start to done."""
@@ -309,7 +268,7 @@ class _Run:
         for job in self.active[Unit.LOAD]:
             for flow in job.flows:
                 size = min(flow.left, most)
-                cycles += size / min(self._most(flow), self.model.rate)
+                cycles += size / min(self._most(flow), self.model.supply.rate)
                 most -= size
         return cycles
 
@@ -349,26 +308,26 @@ class _Run:
         for flow in keen:
             if others and flow is not self.fetching:
                 flow.now = min(flow.now, self.model.abreast * min(f.now for f in others))
-        _share(keen, port)
+        share(keen, port)
         left = max(0.0, 1 - sum(flow.now for flow in keen) / port)
         for flow in others:
             flow.now *= left
         burst = sum(flow.burst * flow.now for flow in sides[1])
         if sides[1]:
             burst /= sum(flow.now for flow in sides[1])
-            _share(sides[1], min(port, OUTSTANDING * burst / self.model.again(burst)))
+            share(sides[1], min(port, OUTSTANDING * burst / self.model.supply.again(burst)))
         # the memory turns between reads and writes, so many bytes of one and then of the other
         reads, writes = (sum(flow.now for flow in side) for side in sides)
-        most, part = self.model.rate, 0.5
+        most, part = self.model.supply.rate, 0.5
         if reads and writes:
-            most, part = self.model.alternating(burst)
+            most, part = self.model.supply.alternating(burst)
         self.bound = reads + writes > most
         if not self.bound:
             return
         writes = min(writes, max(most * part, most - reads))
-        _share(sides[1], writes)
-        _share(keen, most - writes)
-        _share(others, max(0.0, most - writes - sum(flow.now for flow in keen)))
+        share(sides[1], writes)
+        share(keen, most - writes)
+        share(others, max(0.0, most - writes - sum(flow.now for flow in keen)))
 
     def _step(self) -> float:
         """The next moment at which something changes."""
@@ -453,14 +412,3 @@ class _Run:
         if job.over is None:
             job.over = self.now + job.tail + self._turn(job)
         return job.over <= self.now + SPECK
-
-
-def _share(flows: list[Flow], most: float) -> None:
-    """Cut rates to a sum of ``most``, the greatest first."""
-    if sum(flow.now for flow in flows) <= most:
-        return
-    left, open_ = most, sorted(flows, key=lambda flow: flow.now)
-    for place, flow in enumerate(open_):
-        fair = left / (len(open_) - place)
-        flow.now = min(flow.now, fair)
-        left -= flow.now
