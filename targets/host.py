@@ -10,9 +10,10 @@ show; the reported figure is the median of the samples.
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 FORMAT = "codesign-host-build/1"
 LIBRARY = "network.so"
-KERNELS_VERSION = 6
+KERNELS_VERSION = 7
 """Counted up when kernels change so that older measurements no longer hold."""
 _SAMPLE_SECONDS = 2e-3
 _TIMING_SLACK = 0.95
@@ -123,27 +124,35 @@ class HostTarget(Target):
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{directory}: the manifest has no valid inputs and outputs "
                              f"({error}); build again") from error
-        import tvm
+        import tvm_ffi
+        from tvm import relax as relax  # registers what loads its modules
 
         library = directory / LIBRARY
         try:
-            module = tvm.runtime.load_module(str(library))
+            # By a name of its own: the loader goes by names, and TVM unloads nothing, so that a
+            # build in the place of an earlier one would not run.
+            with tempfile.TemporaryDirectory(prefix="codesign-load-") as folder:
+                alias = Path(folder) / LIBRARY
+                alias.symlink_to(library.resolve())
+                module = tvm_ffi.load_module(str(alias))  # TVM's own would resolve the link
         except Exception as error:  # TVM raises whatever the loader raised
             raise InputError(f"cannot load {library}: {error}; build again") from error
-        return HostRunner(module, inputs, outputs, self.threads)
+        use_threads = module.get_function("codesign_threads", query_imports=True)
+        return HostRunner(module, inputs, outputs, self.threads, use_threads)
 
     def runner(self, graph: Graph) -> HostRunner:
-        """Compile ``graph`` in memory, without files and without a linker, and run it here."""
+        """Compile ``graph`` in memory, without files, and run it here."""
         self.check(graph)
         require_tool("tvm")
-        from codesign.targets.tvm_lower.compile import compile_graph
+        from codesign.targets.tvm_lower.compile import compile_graph, in_memory
 
         inputs, outputs = (
             tuple((name, graph.type(name)) for name in names)
             for names in (graph.inputs, graph.outputs)
         )
-        module = compile_graph(graph, self.machine(), self.tiles()).jit()
-        return HostRunner(module, inputs, outputs, self.threads)
+        calls: dict[str, list[str]] = {}
+        module = in_memory(compile_graph(graph, self.machine(), self.tiles(), calls=calls))
+        return HostRunner(module, inputs, outputs, self.threads, calls=calls)
 
     def layer_runner(self, graph: Graph) -> HostRunner:
         """As ``runner``, with images as they lie inside a network (channels last).
@@ -152,13 +161,13 @@ class HostTarget(Target):
         """
         self.check(graph)
         require_tool("tvm")
-        from codesign.targets.tvm_lower.compile import compile_graph
+        from codesign.targets.tvm_lower.compile import compile_graph, in_memory
 
         inputs, outputs = (
             tuple((name, _as_stored(graph.type(name))) for name in names)
             for names in (graph.inputs, graph.outputs)
         )
-        module = compile_graph(graph, self.machine(), self.tiles(), as_stored=True).jit()
+        module = in_memory(compile_graph(graph, self.machine(), self.tiles(), as_stored=True))
         return HostRunner(module, inputs, outputs, self.threads)
 
     def machine(self) -> Machine:
@@ -296,13 +305,21 @@ class HostRunner(Runner):
         inputs: tuple[tuple[str, TensorType], ...],
         outputs: tuple[tuple[str, TensorType], ...],
         threads: int = 0,
+        use_threads: Callable[[int], None] | None = None,
+        calls: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        """``use_threads``: sets the number of threads of ``module``; None if it was compiled in
+        memory. ``calls``: the kernels that its functions stand for, see ``lower``."""
         import tvm
         from tvm import relax
+
+        from codesign.targets.deploy.threads import load_threads
 
         self.inputs, self.outputs = inputs, outputs
         self._tvm = tvm
         self._threads = threads
+        self._calls = calls or {}
+        self._own_threads = use_threads or load_threads()
         self._module = module
         self._vm = relax.VirtualMachine(module, tvm.cpu())
 
@@ -323,6 +340,7 @@ class HostRunner(Runner):
             os.environ.setdefault("TVM_NUM_THREADS", str(most))
             self._tvm.get_global_func("runtime.config_threadpool")(1, wanted)
             _pool_threads = wanted
+        self._own_threads(wanted)
 
     def _run(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         with _running:
@@ -360,7 +378,7 @@ class HostRunner(Runner):
             self._use_threads()
             # a machine of its own: one that was watched stays slower
             vm = self._tvm.relax.VirtualMachine(self._module, self._tvm.cpu())
-            return watched(vm, tensors, calls)
+            return watched(vm, tensors, calls, self._calls)
 
     def time(self, arrays: Sequence[Array], repeats: int = 10, warmup: int = 3) -> Timing:
         """Latency of one call; see the module for what a sample is."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -114,18 +115,34 @@ def shares(
     return found
 
 
-def watched(vm: Any, tensors: Sequence[Any], calls: int) -> list[list[tuple[str, bool, int]]]:
-    """Events of each of ``calls`` calls of ``main``: (name, is start, nanoseconds)."""
+def watched(
+    vm: Any, tensors: Sequence[Any], calls: int, kernels: Mapping[str, Sequence[str]]
+) -> list[list[tuple[str, bool, int]]]:
+    """Events of each of ``calls`` calls of ``main``: (name, is start, nanoseconds).
+
+    A function that stands for several ``kernels`` goes by their names, one after another.
+    """
     found: list[list[tuple[str, bool, int]]] = []
 
     def note(function: Any, name: Any, before: bool, result: Any, *arguments: Any) -> None:
         found[-1].append((str(name), before, time.perf_counter_ns()))
 
+    def named(events: list[tuple[str, bool, int]]) -> list[tuple[str, bool, int]]:
+        seen: Counter[tuple[str, bool]] = Counter()
+        renamed = []
+        for name, before, when in events:
+            alike = kernels.get(name)
+            if alike is not None:
+                seen[name, before] += 1
+                name = alike[seen[name, before] - 1]
+            renamed.append((name, before, when))
+        return renamed
+
     vm.set_instrument(note)
     for _ in range(calls):
         found.append([])
         vm["main"](*tensors)
-    return found
+    return [named(events) for events in found]
 
 
 def _key(structure: str, index: int) -> str:

@@ -53,7 +53,7 @@ def write_deployment(
     for name, path in runtime_libraries(arch).items():
         _copy(path, folder / "lib" / name, 0o755)
     _copy(SOURCES / HEADER, folder / "include" / HEADER)
-    for name in ("network.cc", "runner.cc"):
+    for name in ("network.cc", "runner.cc", "threads.cc"):
         _copy(SOURCES / name, folder / "src" / name)
     _copy(_HERE / "run.sh", folder / "run.sh", 0o755)
     _copy(_HERE / "load.py", folder / "codesign_load.py")

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Network:
         self.outputs = [_tensor(item) for item in self.manifest["outputs"]]
         os.environ.setdefault("TVM_BIND_THREADS", "0")
         import tvm
+        import tvm_ffi
         from tvm import relax
 
         built = self.manifest["tvm"]
@@ -42,7 +44,12 @@ class Network:
         self._tvm = tvm
         if threads:
             tvm.get_global_func("runtime.config_threadpool")(1, threads)
-        library = tvm.runtime.load_module(str(self.folder / "network.so"))
+        # By a name of its own: an earlier build of this name would stay in its place.
+        with tempfile.TemporaryDirectory() as scratch:
+            alias = Path(scratch) / "network.so"
+            alias.symlink_to((self.folder / "network.so").resolve())
+            library = tvm_ffi.load_module(str(alias))
+        library.get_function("codesign_threads", query_imports=True)(threads)
         self._main = relax.VirtualMachine(library, tvm.cpu())["main"]
 
     def run(self, *arrays: Any) -> tuple[Any, ...]:

@@ -26,13 +26,13 @@ def measure(request: Request) -> Reply:
     from tvm import relax
 
     from codesign.targets.layers import random_inputs
-    from codesign.targets.tvm_lower.compile import compile_graph
+    from codesign.targets.tvm_lower.compile import compile_graph, in_memory
     from codesign.targets.tvm_lower.kernel import NHWC
 
     executable = compile_graph(
         request.graph, request.machine, lambda key: request.tile, as_stored=True
     )
-    main = relax.VirtualMachine(executable.jit(), tvm.cpu())["main"]
+    main = relax.VirtualMachine(in_memory(executable), tvm.cpu())["main"]
     arrays = [
         array.transpose(NHWC).copy() if array.ndim == 4 else array
         for array in random_inputs(request.graph)

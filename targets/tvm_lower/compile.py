@@ -10,8 +10,10 @@ import tvm
 from tvm import relax
 
 from codesign.ir.graph import Graph
+from codesign.targets.deploy.threads import LINKED, load_threads, threads_object
 from codesign.targets.tvm_lower.lower import lower
 from codesign.targets.tvm_lower.machine import Machine
+from codesign.targets.tvm_lower.templates import write
 from codesign.targets.tvm_lower.tiles import Tiles, no_tiles
 
 
@@ -46,10 +48,15 @@ def pipeline() -> Any:
 
 
 def compile_graph(
-    graph: Graph, machine: Machine, tiles: Tiles = no_tiles, as_stored: bool = False
-) -> Any:
-    """The executable of ``graph``; it has one function, ``main``. See ``lower`` for options."""
-    module = lower(graph, machine, tiles, as_stored)
+    graph: Graph, machine: Machine, tiles: Tiles = no_tiles, as_stored: bool = False,
+    calls: dict[str, list[str]] | None = None,
+) -> Any:  # fmt: skip
+    """The executable of ``graph``; it has one function, ``main``. See ``lower`` for options.
+
+    It needs our threads: ``export`` links them in, ``in_memory`` loads them.
+    """
+    with write.own_threads():
+        module = lower(graph, machine, tiles, as_stored, calls)
     # Sums that TVM lets share memory with a larger array are not kept in registers.
     config = {"tirx.disable_storage_rewrite": machine.arch == "x86_64"}
     with tvm.transform.PassContext(config=config):
@@ -57,5 +64,14 @@ def compile_graph(
 
 
 def export(executable: Any, path: Path, compiler: str) -> None:
-    """Link ``executable`` into the shared library ``path``."""
-    executable.export_library(str(path), cc=compiler)
+    """Link ``executable`` and the threads that it uses into the shared library ``path``."""
+    executable.export_library(
+        str(path), cc=compiler, addons=[threads_object(compiler)],
+        options=list(LINKED),
+    )
+
+
+def in_memory(executable: Any) -> Any:
+    """``executable`` as a module that runs in this process."""
+    load_threads()
+    return executable.jit()

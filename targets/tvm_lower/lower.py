@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvm import relax, te
+from tvm_ffi import structural_equal, structural_hash
 
 from codesign.ir.graph import Graph, Node
 from codesign.targets.layers import extract_group, structure_key
@@ -37,15 +38,22 @@ _IMAGES = frozenset({"conv2d", "pool2d", "resize"})
 
 
 def lower(
-    graph: Graph, machine: Machine, tiles: Tiles = no_tiles, as_stored: bool = False
-) -> Any:
+    graph: Graph, machine: Machine, tiles: Tiles = no_tiles, as_stored: bool = False,
+    calls: dict[str, list[str]] | None = None,
+) -> Any:  # fmt: skip
     """The Relax module of ``graph`` with one function ``main``, which returns a tuple.
 
     Inputs and results are row-major in logical order; sub-byte formats take a byte an element.
     ``tiles`` gives the tile of a kernel by its key. With ``as_stored`` images come and go as they
     lie inside a network, channels last: to measure a layer without the change of order.
+    Kernels of the same code are compiled once: ``calls`` is filled with the names of the kernels
+    that each function stands for, in the order of its calls.
     """
-    return _Lowering(graph, machine, tiles, as_stored).module()
+    lowering = _Lowering(graph, machine, tiles, as_stored)
+    module = lowering.module()
+    if calls is not None:
+        calls.update(lowering.calls)
+    return module
 
 
 @dataclass
@@ -66,6 +74,10 @@ class _Lowering:
         self.values: dict[str, Any] = {}
         """Relax variables of the values, in memory order."""
         self.layouts: dict[str, Perm] = {}
+        self.calls: dict[str, list[str]] = {}
+        """Kernels that each function computes, in order."""
+        self._functions: dict[int, list[tuple[Any, Any, str]]] = {}
+        """By the hash of its code: a function, its symbol in the module and its name."""
 
     def module(self) -> Any:
         graph, builder = self.graph, self.builder
@@ -215,12 +227,24 @@ class _Lowering:
             for a in kernel.arguments
         ]
         label = f"k_{name.replace('.', '_')}"
-        function = function.with_attr("global_symbol", label)
-        symbol = self.builder.add_func(function, label)
+        symbol = self._symbol(function, label)
         info = relax.TensorType(shape, storage(kind.dtype))
         value = self.builder.emit(relax.call_tir(symbol, arguments, info))
         self.layouts[name] = perm
         self.values[name] = self._reshaped(value, physical(kind.shape, perm), shape)
+
+    def _symbol(self, function: Any, label: str) -> Any:
+        """The symbol of a function of this code: one that is there already, or a new one."""
+        function = function.with_attr("global_symbol", "kernel")
+        alike = self._functions.setdefault(structural_hash(function), [])
+        for other, symbol, name in alike:
+            if structural_equal(function, other):
+                self.calls[name].append(label)
+                return symbol
+        symbol = self.builder.add_func(function.with_attr("global_symbol", label), label)
+        alike.append((function, symbol, label))
+        self.calls[label] = [label]
+        return symbol
 
     def _output(self, name: str) -> Any:
         kind = self.graph.type(name)
@@ -243,7 +267,7 @@ class _Lowering:
         out = te.compute(kind.shape, lambda *i: read(i), name="out")
         function = schedule(te.create_prim_func([*kernel.placeholders, out]), None, self.machine)
         label = f"k_{name.replace('.', '_')}_row_major"
-        symbol = self.builder.add_func(function.with_attr("global_symbol", label), label)
+        symbol = self._symbol(function, label)
         info = relax.TensorType(kind.shape, storage(kind.dtype))
         return self.builder.emit(relax.call_tir(symbol, [self.values[name]], info))
 

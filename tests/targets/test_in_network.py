@@ -5,16 +5,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from codesign.frontend import load_network
+from codesign.ir import GraphBuilder, TensorType, ops
 from codesign.ir.graph import Graph
+from codesign.ir.types import S8
 from codesign.passes import prepare
 from codesign.quant import calibrate, load_format, quantize_graph
 from codesign.targets.host import HostTarget
 from codesign.targets.in_network import Profiler, measure_in_network, shares
 from codesign.targets.layers import random_inputs
 from codesign.targets.owners import kernel_name, layer_of_kernels
+from codesign.targets.tvm_lower.lower import lower
+from codesign.targets.tvm_lower.machine import host_machine
 
 
 def integer(name: str, format: str = "w8a8") -> Graph:
@@ -46,6 +51,30 @@ def test_every_kernel_has_a_layer_that_pays() -> None:
     tail = next(k for k in owners if owners[k] not in (first, "fc") and "pool" in k)
     assert owners[tail] != "fc"
     assert pool.name in graph.nodes
+
+
+def test_kernels_of_one_code_are_told_apart() -> None:
+    graph = integer("mobilenetv2")
+    calls: dict[str, list[str]] = {}
+    lower(graph, host_machine(), calls=calls)
+    names = [name for alike in calls.values() for name in alike]
+    assert len(calls) < len(names) == len(set(names))
+    assert set(names) <= set(layer_of_kernels(graph))
+
+
+def test_watching_names_every_kernel() -> None:
+    b = GraphBuilder("twice")
+    x = b.input("x", TensorType((1, 16, 8, 8), S8))
+    w = (np.arange(16 * 16) % 15 - 7).astype(np.int8).reshape(16, 16, 1, 1)
+    for name in ("one", "two"):
+        sums = b.add(ops.Conv2d(bias=False), [x, b.constant(w)], f"{name}.sums")
+        ones, shift = np.full(16, 1 << 15, np.int32), np.full(16, 20, np.int32)
+        scale = [b.constant(ones), b.constant(shift)]
+        x = b.add(ops.Requantize(S8, -128, 127, axis=1), [sums, *scale], name)
+    graph = b.finish([x])
+    (events,) = HostTarget().runner(graph).watch(random_inputs(graph), 1)
+    starts = [name for name, before, _ in events if before]
+    assert [name for name in starts if name in ("k_one", "k_two")] == ["k_one", "k_two"]
 
 
 def test_shares_add_up_to_the_network() -> None:

@@ -12,7 +12,7 @@ from codesign.ir import Graph, GraphBuilder, TensorType, interpret, ops
 from codesign.ir.types import DType
 from codesign.targets.host import HostRunner, HostTarget
 from codesign.targets.layers import extract_layers, random_inputs, structure_key
-from codesign.targets.tvm_lower.compile import compile_graph, tvm_target
+from codesign.targets.tvm_lower.compile import compile_graph, in_memory, tvm_target
 from codesign.targets.tvm_lower.groups import make_groups
 from codesign.targets.tvm_lower.isa import instruction_set
 from codesign.targets.tvm_lower.isa.base import Range
@@ -83,7 +83,7 @@ def tiles_of(graph: Graph) -> tuple[Tile, ...]:
 
 
 def with_tile(graph: Graph, tile: Tile | None) -> HostRunner:
-    module = compile_graph(graph, host_machine(), lambda key: tile).jit()
+    module = in_memory(compile_graph(graph, host_machine(), lambda key: tile))
     kinds = [tuple((n, graph.type(n)) for n in names) for names in (graph.inputs, graph.outputs)]
     return HostRunner(module, kinds[0], kinds[1])
 

@@ -194,6 +194,7 @@ codesign_network* codesign_load(const char* folder, int threads) {
     use_threads(threads);
     ffi::Module code = ffi::Module::LoadFromFile(library);
     network->library = code;
+    code->GetFunction("codesign_threads", true).value()(threads);  // 0 is one a core
     network->machine = code->GetFunction("vm_load_executable").value()();
     ffi::Module machine = network->machine.cast<ffi::Module>();
     const int pooled = 2;  // the VM's pooled allocator

@@ -41,6 +41,10 @@ class _Taps:
     """Dot steps of a run."""
 
 
+_ALONE = 1 << 14
+"""Elements that one thread copies sooner than others come to help."""
+
+
 class _Direct:
     def __init__(self, request: Request, dot: Dot, tile: DirectTile) -> None:
         self.request, self.dot, self.tile = request, dot, tile
@@ -142,7 +146,9 @@ class _Direct:
             if right:
                 fill(start + left * depth + run, right * depth)
 
-        with self.request.work(p.n * self.rows, self.product.macs) as row:
+        few = size <= _ALONE
+        rows = p.n * self.rows
+        with write.loop(rows) if few else self.request.work(rows, self.product.macs) as row:
             n, h = tirx.floordiv(row, self.rows), tirx.floormod(row, self.rows)
             start = row * (width * depth)
             if not top and not bottom:

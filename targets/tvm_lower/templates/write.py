@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tvm import ir, tirx
@@ -19,6 +20,17 @@ define i32 @codesign_take(ptr %next, i32 %steps) {
 }
 """
 """LLVM's code of what TensorIR cannot say: the next steps of a loop that threads share."""
+_POOL = """
+@__TVMBackendParallelLaunch = external global ptr
+declare i32 @codesign_launch(ptr, ptr, i32)
+
+define i32 @codesign_pool() {
+  store ptr @codesign_launch, ptr @__TVMBackendParallelLaunch
+  ret i32 0
+}
+"""
+"""Sends the parallel loops of a library to our own threads (``deploy/runner/threads.cc``)."""
+_own_threads: ContextVar[bool] = ContextVar("own_threads", default=False)
 _LINE = 16
 """int32 of a cache line."""
 
@@ -52,6 +64,7 @@ def work(extent: int, threads: int, parts: int) -> Iterator[Expr]:
     address = tirx.address_of(tirx.BufferLoad(following, [place]))
     with (
         build.attr(const(0, "int32"), "pragma_import_llvm", ir.StringImm(_TAKE)),
+        _launcher(),
         build.parallel(0, min(threads, -(-extent // steps))),
     ):
         mine = build.alloc_buffer((1,), "int32", scope="global")
@@ -69,6 +82,27 @@ def work(extent: int, threads: int, parts: int) -> Iterator[Expr]:
             with build.serial(0, count) as step:
                 yield first + step
             take()
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Kernels written inside use our own threads, not TVM's: ``codesign_launch`` must be linked
+    into the library, or be loaded in the process that compiles in memory."""
+    token = _own_threads.set(True)
+    try:
+        yield
+    finally:
+        _own_threads.reset(token)
+
+
+@contextmanager
+def _launcher() -> Iterator[None]:
+    if not _own_threads.get():
+        yield
+        return
+    with build.attr(const(0, "int32"), "pragma_import_llvm", ir.StringImm(_POOL)):
+        build.evaluate(tirx.call_extern("int32", "codesign_pool"))
+        yield
 
 
 @contextmanager
