@@ -20,7 +20,7 @@ namespace {
 
 constexpr int kMost = 256;
 constexpr int64_t kSpinNanoseconds = 1000000;
-constexpr int kYieldAfter = 20000;
+constexpr int kYieldAfter = 512;  // the thread waited for may be on the same core
 
 struct Group {  // TVMParallelGroupEnv
   void* sync_handle;
@@ -99,6 +99,7 @@ void* serve(void*) {
       }
       relax();
       if (spins % 64 == 63) {
+        sched_yield();  // the caller may be on the same core
         int64_t time = now();
         if (until == 0) until = time + kSpinNanoseconds;
         if (time > until) break;
