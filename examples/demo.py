@@ -23,8 +23,6 @@ from codesign.flow.options import DesignOptions
 from codesign.targets.fpga.programs import why_no_program
 
 BOARD = "ulx3s-85f"
-LIMITS = (("lut", 24_000.0, ""), ("ramb18", 96.0, ""))
-"""What makes placing quick: a design that fills the part takes the router hours."""
 
 
 def main() -> None:
@@ -64,8 +62,7 @@ def fpga(out: Path, files: dict[str, Path], seed: int, place: bool) -> None:
         print(f"no FPGA design: {missing}")
         return
     options = DesignOptions(
-        "zoo:digits", target=BOARD, formats=("w8a8",), limits=LIMITS, seed=seed, explain=0.0,
-        **files,
+        "zoo:digits", target=BOARD, formats=("w8a8",), seed=seed, explain=0.0, **files,
     )  # fmt: skip
     show.outcome(run(options, out, RichProgress(), place=place), out, json=False)
 
