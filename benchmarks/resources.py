@@ -4,6 +4,7 @@
     python benchmarks/resources.py --family xcup --synthesise 0:42   synthesises what is not kept
     python benchmarks/resources.py --family xcup --whole 3           a whole accelerator, as a check
     python benchmarks/resources.py --fit                             fits the coefficients anew
+    python benchmarks/resources.py --held 0:10                       held out, synthesised whole
     python benchmarks/resources.py --mapped 0:12                     DSP and block RAM, held out
     python benchmarks/resources.py                                   errors of the model
 
@@ -130,8 +131,8 @@ def show_held(data: dict[str, Any], family: str) -> None:
     from codesign.space.device import load_device
 
     device, wrong = load_device(PARTS[family]), 0
-    rows = data.get("mapped", {}).get(family, {})
-    lanes = []
+    rows = dict(data.get("mapped", {}).get(family, {})) | data.get("held", {}).get(family, {})
+    lanes, off = [], []
     for seed, use in rows.items():
         accelerator = draw_held(family, int(seed))
         lanes.append(accelerator.dense.lanes)
@@ -140,6 +141,12 @@ def show_held(data: dict[str, Any], family: str) -> None:
         if any(a != b for a, b in both):
             wrong += 1
             print(f"{family} {seed} {accelerator.name}: DSP, RAMB18 (model, yosys) {both}")
+        if "lut" in use:
+            error = {k: 100 * (getattr(model, k) / use[k] - 1) for k in ("lut", "ff")}
+            off.append(error)
+            print(f"{family} {seed} {accelerator.name}, held out, synthesised whole: LUT "
+                  f"{model.lut:,} modelled, {use['lut']:,} synthesised, {error['lut']:+.1f} %; FF "
+                  f"{error['ff']:+.1f} %")  # fmt: skip
     for seed, use in data["whole"].get(family, {}).items():
         if seed not in data["accelerators"].get(family, {}):  # not fitted to
             model = resources(draw(family, int(seed)), device)
@@ -150,6 +157,11 @@ def show_held(data: dict[str, Any], family: str) -> None:
     if rows:
         print(f"{family}: DSP and RAMB18 exact on {len(rows) - wrong} of {len(rows)} held-out "
               f"whole accelerators of {min(lanes)} to {max(lanes)} dense lanes")  # fmt: skip
+    if off:
+        near = sum(abs(e["lut"]) <= 10 for e in off)
+        print(f"{family}: LUT within 10 % on {near} of {len(off)} held-out accelerators, "
+              f"{min(e['lut'] for e in off):+.1f} to {max(e['lut'] for e in off):+.1f} %; FF "
+              f"{min(e['ff'] for e in off):+.1f} to {max(e['ff'] for e in off):+.1f} %")
 
 
 def read() -> dict[str, Any]:
@@ -190,21 +202,24 @@ def synthesise_new(family: str, seeds: range, at_once: int = 3) -> None:
               f"{time.perf_counter() - start:.0f} s", flush=True)  # fmt: skip
 
 
-def synthesise_whole(family: str, seed: int) -> None:
-    """Synthesise one whole accelerator, to hold the sum of its units against."""
+def synthesise_whole(family: str, seed: int, kind: str = "whole") -> None:
+    """Synthesise one whole accelerator: of ``draw``, to hold the sum of its units against
+    ("whole"), or of ``draw_held``, to hold the model against ("held")."""
     from amaranth.back import rtlil
 
+    from codesign.targets.fpga.build.mapped import content
     from codesign.targets.fpga.build.synth import synthesise
     from codesign.targets.fpga.hw.top import NAME, Top
 
-    top = Top(draw(family, seed))
+    top = Top((draw_held if kind == "held" else draw)(family, seed))
     text = rtlil.convert(top, name=NAME, ports=top.ports, emit_src=False)
     found = synthesise(text, NAME, family)  # type: ignore[arg-type]
     data = read()
-    data["whole"].setdefault(family, {})[str(seed)] = {
+    data.setdefault(kind, {}).setdefault(family, {})[str(seed)] = {
         name: getattr(found, name) for name in ("dsp", "lut", "ff", "ramb18")
-    }
+    } | {"rtl": content(text)}
     write(data)
+    print(f"{family} {seed}, whole: {found.seconds:.0f} s", flush=True)
 
 
 def composed(data: dict[str, Any], family: str, seed: str) -> dict[str, int] | None:
@@ -393,6 +408,7 @@ def main() -> None:
     parser.add_argument("--family", choices=HARD, action="append")
     parser.add_argument("--synthesise", metavar="FROM:TO", help="seeds")
     parser.add_argument("--whole", type=int, metavar="SEED")
+    parser.add_argument("--held", metavar="FROM:TO", help="seeds of held-out accelerators, whole")
     parser.add_argument("--mapped", metavar="FROM:TO", help="seeds of held-out accelerators")
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -404,6 +420,12 @@ def main() -> None:
             synthesise_new(family, range(first, last))
         if given.whole is not None:
             synthesise_whole(family, given.whole)
+        if given.held:
+            first, last = map(int, given.held.split(":"))
+            known = read().get("held", {}).get(family, {})
+            for seed in range(first, last):
+                if str(seed) not in known:
+                    synthesise_whole(family, seed, "held")
         if given.mapped:
             first, last = map(int, given.mapped.split(":"))
             map_held(family, range(first, last))
