@@ -38,7 +38,7 @@ NEEDS = {
     "tvm-host": "target host",
     "tvm-aarch64": "an ARM target",
     "rtl": "an FPGA target",
-    "gate": "an FPGA target",
+    "gate": "an ECP5's netlist; the tests alone simulate one, of a small network, for minutes",
     "board": "a board",
 }
 """Rungs after the integer reference, and what they are for."""
