@@ -5,8 +5,8 @@ Trains a small CNN on scikit-learn's digits, lets the solver choose each layer's
 that the network is as small as it can be while at most half a point of accuracy is lost, builds
 it for this machine, verifies it bit for bit, measures it and writes a report. Then the same network
 as an accelerator for the ULX3S board (ECP5-85): chosen by the solver, generated, synthesised and
-simulated cycle by cycle on real images. ``--place`` places and routes it besides, which
-takes more than 20 minutes (a try was stopped then); ``--no-fpga`` leaves the board out.
+simulated cycle by cycle on real images. ``--place`` places and routes it besides, down to a
+bitstream, which takes half an hour; ``--no-fpga`` leaves the board out.
 """
 
 from __future__ import annotations
