@@ -13,8 +13,11 @@ from codesign.cost.chain import ChainTile
 from codesign.ir import Graph
 from codesign.space.device import load_device
 from codesign.targets.fpga.compile import compile_network
+from codesign.targets.fpga.isa import Command, Dest, Unit
 from codesign.targets.fpga.model.cycles import CycleModel, Fixed
 from codesign.targets.fpga.model.layers import ends_of, layer_cycles
+from codesign.targets.fpga.model.supply import Supply
+from codesign.targets.fpga.model.work import Workloads
 from codesign.targets.fpga.programs import why_no_program
 from codesign.targets.fpga.sim.build import open_session
 from codesign.targets.fpga.sim.dram import Dram
@@ -82,3 +85,26 @@ def test_chain() -> None:
     names = ("expand", "depthwise", "project")
     graph = chain(4, True, True, True, (8, 8), (40, 24))
     assert wrong(graph, "ultra96", [(names, ChainTile(4, 1))])(Fixed()) == []
+
+
+def test_short_bursts_get_less_of_a_busy_memory() -> None:
+    """By hand: 8 bursts may be under way. On the Ultra96 those of 64 bytes (512) are written before
+    the first one's response brings another, so a batch of 2048 bytes read is followed by 512; those
+    of 256 bytes fill a batch of their own."""
+    supply = Supply(Dram.of(load_device("ultra96")), 16)
+    assert supply.alternating(64.0)[1] == pytest.approx(512 / 2560)
+    assert supply.alternating(256.0)[1] == pytest.approx(1 / 2)
+    # 8 cycles are lost at each turn: more often for less
+    assert supply.alternating(64.0)[0] < supply.alternating(256.0)[0] < supply.rate
+
+
+def test_loads_of_short_runs_wait_for_the_latency() -> None:
+    """By hand: of 120 blocks of one pixel 8 granules of 64 bytes come in 60 + 4 cycles."""
+    works = Workloads(SMALL, Dram.of(load_device("ultra96")))
+    fields = {"dest": int(Dest.DENSE_ACT), "rows": 1, "address": 0, "block_step": 64}
+    short = works.of(Command(Unit.LOAD, {**fields, "width": 1, "blocks": 120}))
+    assert short.reads == 120 * 64
+    # a burst is followed by the one that waited for it
+    assert short.reads / short.read_rate == pytest.approx(120 / 8 * 64)
+    few = works.of(Command(Unit.LOAD, {**fields, "width": 1, "blocks": 8}))
+    assert few.read_rate == works.port  # none has to wait
