@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -98,11 +99,14 @@ class HostTarget(Target):
         compiler = require_tool("c++")
         start = time.perf_counter()
         with build_folder(out) as folder:
+            from codesign.targets.deploy.compile import compiling
             from codesign.targets.deploy.folder import contents, manifest, write_deployment
             from codesign.targets.tvm_lower.compile import compile_graph, export
 
             machine = self.machine()
-            export(compile_graph(graph, machine, self.tiles()), folder / LIBRARY, compiler)
+            with compiling(ARCHES[machine.arch]) if machine.arch in ARCHES else nullcontext():
+                executable = compile_graph(graph, machine, self.tiles())
+            export(executable, folder / LIBRARY, compiler)
             if machine.arch in ARCHES:
                 write_deployment(folder, graph, ARCHES[machine.arch], sorted(machine.features))
             write_manifest(folder, manifest(

@@ -94,10 +94,13 @@ class ArmTarget(Target):
         compiler = require_tool(self.arch.compiler)
         start = time.perf_counter()
         with build_folder(out) as folder:
+            from codesign.targets.deploy.compile import compiling
             from codesign.targets.deploy.folder import contents, manifest, write_deployment
             from codesign.targets.tvm_lower.compile import compile_graph, export
 
-            export(compile_graph(graph, self.machine()), folder / LIBRARY, compiler)
+            with compiling(self.arch):
+                executable = compile_graph(graph, self.machine())
+            export(executable, folder / LIBRARY, compiler)
             write_deployment(folder, graph, self.arch, self.board.features)
             board = self.board
             write_manifest(folder, manifest(

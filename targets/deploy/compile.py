@@ -8,6 +8,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -54,6 +57,23 @@ def runner_files(arch: Arch) -> dict[str, Path]:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return {name: folder / name for name in names}
+
+
+@contextmanager
+def compiling(arch: Arch) -> Iterator[None]:
+    """Compile what a build needs of C++ beside the work inside, which then finds it in the cache.
+
+    Raises what ``runner_files`` raises, at the end.
+    """
+    from codesign.targets.deploy.threads import threads_object
+
+    compiler = require_tool(arch.compiler)
+    with ThreadPoolExecutor(1) as beside:
+        threads = beside.submit(threads_object, compiler)
+        runner = beside.submit(runner_files, arch)
+        yield
+        threads.result()
+        runner.result()
 
 
 def _compile(compiler: str, libraries: dict[str, Path], out: Path) -> None:

@@ -11,7 +11,6 @@ from tvm_ffi import structural_equal, structural_hash
 
 from codesign.ir.graph import Graph, Node
 from codesign.targets.layers import extract_group, structure_key
-from codesign.targets.tvm_lower import vnni as vnni  # registers the tensor intrinsic
 from codesign.targets.tvm_lower.anchor import Anchor
 from codesign.targets.tvm_lower.dense import make_dense
 from codesign.targets.tvm_lower.elementwise import make_elementwise

@@ -104,10 +104,14 @@ def _inner_product(sch: Any, total: Any, anchor: Anchor) -> None:
     init = sch.decompose_reduction(total, i)
     sch.vectorize(sch.get_loops(init)[-1])
     if anchor.vnni:
-        sch.tensorize(v, VNNI)
+        sch.tensorize(v, _vnni())
 
 
-VNNI = "codesign.dot_u8s8s32_16x4"
+def _vnni() -> str:
+    """Name of the tensor intrinsic, registered now: parsing it takes a second."""
+    from codesign.targets.tvm_lower import vnni
+
+    return vnni.NAME
 
 
 def _sums(sch: Any, anchor: Anchor, machine: Machine) -> None:
@@ -131,7 +135,7 @@ def _sums(sch: Any, anchor: Anchor, machine: Machine) -> None:
     init = sch.decompose_reduction(total, reductions[0])
     sch.vectorize(sch.get_loops(init)[-1])
     if anchor.vnni:
-        sch.tensorize(v, VNNI)
+        sch.tensorize(v, _vnni())
 
 
 def _window(sch: Any, anchor: Anchor, machine: Machine) -> None:

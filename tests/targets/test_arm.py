@@ -173,6 +173,20 @@ def test_host_folder_runs_without_python(tmp_path: Path) -> None:
     assert "libcodesign.so is damaged; copy the folder again" in done.stderr
 
 
+def test_what_fails_beside_the_lowering_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(arch: object) -> None:
+        raise InputError("no room for the runner")
+
+    monkeypatch.setattr(runner_compile, "runner_files", fails)
+    done = []
+    with (
+        pytest.raises(InputError, match="no room for the runner"),
+        runner_compile.compiling(get_arch("x86_64")),
+    ):
+        done.append("lowered")
+    assert done == ["lowered"]
+
+
 def test_wrong_architecture(builds: dict[str, Path], tmp_path: Path) -> None:
     """A library of another architecture is named as such, not as a missing file."""
     folder = Path(shutil.copytree(builds["rpi4"], tmp_path / "build"))

@@ -157,6 +157,18 @@ def test_winograd_is_left_out_where_its_sums_might_not_fit() -> None:
     assert winograd_dots(workload, isa, half, 4, 4)
 
 
+@pytest.mark.parametrize(("high", "wide"), [(2, 2), (2, 4), (4, 4)])
+def test_winograds_weights_are_transformed_exactly(high: int, wide: int) -> None:
+    from codesign.targets.tvm_lower.templates.winograd import transformed
+
+    weights = np.random.default_rng(0).integers(-128, 128, (8, 6, 3, 3)).astype(np.int8)
+    rows, columns = winograd_steps.STEPS[high].weights, winograd_steps.STEPS[wide].weights
+    expected = rows @ weights.astype(np.int64) @ columns.T
+    found = transformed(weights, high, wide)
+    assert found.shape == (len(rows) * len(columns), 8, 6)
+    assert np.array_equal(found, expected.transpose(2, 3, 0, 1).reshape(found.shape))
+
+
 @pytest.mark.parametrize("results", [2, 4])
 def test_winograds_functions_do_what_its_matrices_say(
     results: int, monkeypatch: pytest.MonkeyPatch

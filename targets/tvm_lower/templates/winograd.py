@@ -44,11 +44,16 @@ def fits(workload: Workload) -> bool:
 
 def transformed(weights: Integers, high: int = 2, wide: int = 2) -> npt.NDArray[np.int64]:
     """Weights [o, k, 3, 3] as [points of a tile, o, k], scaled to integers."""
-    rows, columns = STEPS[high], STEPS[wide]
-    # small integers: float64 is exact, and its matrix products are fast
-    moved = rows.weights.astype(np.float64) @ weights.astype(np.float64) @ columns.weights.T
-    shaped: npt.NDArray[np.int64] = moved.astype(np.int64).transpose(2, 3, 0, 1)
-    return shaped.reshape(rows.points * columns.points, *weights.shape[:2])
+    moved = _moved(weights, high, wide).T.astype(np.int64)
+    return np.ascontiguousarray(moved).reshape(-1, *weights.shape[:2])
+
+
+def _moved(weights: Integers, high: int, wide: int) -> npt.NDArray[np.float64]:
+    """Transformed weights [o · k, points] by one matrix product: small ones for every filter take
+    ten times as long. They are small integers, which float64 keeps exactly."""
+    both = np.kron(STEPS[high].weights, STEPS[wide].weights).astype(np.float64)
+    found: npt.NDArray[np.float64] = weights.reshape(-1, 9).astype(np.float64) @ both.T
+    return found
 
 
 def winograd_dots(
@@ -72,7 +77,8 @@ def winograd_dots(
     minus = np.where(both < 0, both, 0).sum(axis=1)
     data = Range(int((plus * inputs.low + minus * inputs.high).min()),
                  int((plus * inputs.high + minus * inputs.low).max()))
-    limit = int(np.abs(transformed(weights, high, wide)).max(initial=0))
+    moved = _moved(weights, high, wide)
+    limit = int(max(moved.max(initial=0), -moved.min(initial=0)))
     return tuple(d for d in isa.dots(data, Range(-limit, limit)) if d.data == "int16")
 
 
