@@ -81,7 +81,10 @@ class TuningDatabase:
         return found
 
     def keep_best(self, key: str, machine: str, best: Best) -> None:
-        """Keep a choice unless another process found a faster one meanwhile."""
+        """Keep a choice unless another process found one that gains more meanwhile.
+
+        Gains over the fixed rules' tile are compared, not times: the machine may have been slower.
+        """
         row = (key, machine, tile_text(best.tile), best.median_ms, best.default_ms, best.layer,
                time.time())  # fmt: skip
         with self._open() as connection, connection:
@@ -89,7 +92,8 @@ class TuningDatabase:
                 "INSERT INTO best VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, machine) "
                 "DO UPDATE SET tile = excluded.tile, median_ms = excluded.median_ms, "
                 "default_ms = excluded.default_ms, layer = excluded.layer, "
-                "tuned_at = excluded.tuned_at WHERE excluded.median_ms < best.median_ms",
+                "tuned_at = excluded.tuned_at "
+                "WHERE excluded.median_ms / excluded.default_ms < best.median_ms / best.default_ms",
                 row,
             )
 

@@ -19,6 +19,8 @@ class Request:
     tile: Tile | None
     """None for the fixed rules."""
     repeats: int
+    against: Tile | None = None
+    """A tile that was built before, timed in turns with this one; None for none."""
 
 
 @dataclass(frozen=True)
@@ -28,3 +30,5 @@ class Reply:
     samples_ms: tuple[float, ...]
     digest: str
     error: str = ""
+    against_ms: tuple[float, ...] = ()
+    """Of ``Request.against``, in turns with ``samples_ms``."""

@@ -6,13 +6,14 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from codesign.errors import InputError
 from codesign.ir.graph import Graph
 from codesign.targets.layers import extract_layers, structure_key
+from codesign.targets.tuning.contest import Contest, ratio
 from codesign.targets.tuning.database import Best, Trial, TuningDatabase
 from codesign.targets.tuning.protocol import Reply, Request
 from codesign.targets.tuning.runner import IsolatedRunner
@@ -22,9 +23,16 @@ from codesign.targets.tvm_lower.tiles import Tile
 if TYPE_CHECKING:
     from codesign.targets.tvm_lower.templates.workload import Workload
 
-SEARCH_REPEATS = 5
-FINAL_ROUNDS = 3
-FINAL_REPEATS = 7
+SEARCH_REPEATS = 15
+"""Samples of a candidate, in turns with as many of the fixed rules' tile."""
+ROUNDS = 12
+"""Rounds of the last timings, in the network."""
+RIVALS = 3
+"""Tiles of a kernel that come into the network beside the fixed rules'."""
+WORTH = 0.98
+"""A tile must take at most this share of the fixed rules' time; timings differ by the rest."""
+_RESERVE = 0.3
+"""Share of a budget of time that is left for the last timings."""
 _PATIENCE = 12
 """Candidates without a better one after which a kernel comes last."""
 
@@ -50,7 +58,6 @@ class Budget:
             return cls(trials=count)
         return cls(seconds=count * (60.0 if match[2] == "m" else 1.0))
 
-
     def share(self, trials: int, start: float) -> tuple[int, int]:
         """What is spent, and the whole: trials, or seconds since ``start``."""
         if self.trials is not None:
@@ -68,7 +75,7 @@ class Outcome:
     seconds: float
     kernels: int
     improved: int
-    """Kernels whose chosen tile was faster than the fixed rules' in the final timings."""
+    """Kernels whose chosen tile was faster than the fixed rules' in the last timings."""
 
 
 @dataclass
@@ -76,8 +83,8 @@ class _Task:
     key: str
     layer: str
     graph: Graph
-    count: int
-    """How many layers of the network have this structure."""
+    layers: list[str]
+    """Layers of the network that have this structure."""
     left: list[Tile]
     tried: dict[Tile, Trial] = field(default_factory=dict)
     since: int = 0
@@ -91,19 +98,25 @@ class _Task:
         return min(measured, key=lambda t: t.least_ms or 0.0, default=None)
 
     @property
-    def gain(self) -> float:
-        """Milliseconds that the network would save, by the timings of the search."""
-        default = self.tried.get(self.default) if self.default is not None else None
-        if default is None or default.least_ms is None or self.best is None:
-            return 0.0
-        return (default.least_ms - (self.best.least_ms or 0.0)) * self.count
+    def base(self) -> Trial | None:
+        """What became of the fixed rules' tile."""
+        return self.tried.get(self.default) if self.default is not None else None
+
+    def rivals(self) -> list[Tile]:
+        """Tiles that the search found worth their while, best first."""
+        if self.base is None or self.base.least_ms is None:
+            return []
+        limit = self.base.least_ms * WORTH
+        found = [t for t in self.tried.values() if t.least_ms is not None and t.least_ms < limit]
+        return [t.tile for t in sorted(found, key=lambda t: t.least_ms or 0.0)[:RIVALS]]
 
     @property
     def promise(self) -> float:
         """Time that the network spends here, less the longer nothing better was found."""
         if self.best is None or self.best.least_ms is None:
             return float("inf")
-        return self.best.least_ms * self.count / (1 + self.since) * (self.since < _PATIENCE or 1e-3)
+        patience = 1.0 if self.since < _PATIENCE else 1e-3
+        return self.best.least_ms * len(self.layers) / (1 + self.since) * patience
 
 
 def tasks_of(graph: Graph, machine: Machine) -> list[_Task]:
@@ -119,7 +132,7 @@ def tasks_of(graph: Graph, machine: Machine) -> list[_Task]:
     for name, layer in extract_layers(graph).items():
         key = structure_key(layer)
         if key in found:
-            found[key].count += 1
+            found[key].layers.append(name)
             continue
         group = next(g for g in make_groups(layer) if layer.nodes[g.head] in layer.layers())
         workload: Workload | None = find_workload(layer, group)
@@ -130,15 +143,17 @@ def tasks_of(graph: Graph, machine: Machine) -> list[_Task]:
             weights = weights[:, :, None, None]
         tiles = candidates(workload, isa, dots_for(workload, isa, weights), machine.threads)
         if len(tiles) > 1:
-            found[key] = _Task(key, name, layer, 1, list(tiles), default=tiles[0])
+            found[key] = _Task(key, name, layer, [name], list(tiles), default=tiles[0])
     return list(found.values())
 
 
 def tune(
     graph: Graph, machine: Machine, machine_key: str, database: TuningDatabase, budget: Budget,
     notice: Notice = lambda line, done, total: None, runner: IsolatedRunner | None = None,
+    contest: Contest | None = None,
 ) -> Outcome:  # fmt: skip
-    """Try candidates until the budget is spent; choices go into the database as they are made.
+    """Try candidates until the budget is spent, each kernel alone; then the best ones compete
+    inside the network, and what is faster there goes into the database.
 
     What earlier runs tried is not tried again. A candidate that crashes, hangs or computes
     something else than the fixed rules' code is kept as such and skipped.
@@ -154,28 +169,30 @@ def tune(
         def spent() -> bool:
             if budget.trials is not None:
                 return done >= budget.trials
-            reserve = 0.25 * (budget.seconds or 0.0)  # for the final timings
-            return time.monotonic() - start >= (budget.seconds or 0.0) - reserve
+            return time.monotonic() - start >= (budget.seconds or 0.0) * (1 - _RESERVE)
 
         while not spent() and (task := _next(tasks)) is not None:
             tile = task.left.pop(0)
-            reply = worker.measure(Request(task.graph, machine, tile, SEARCH_REPEATS))
+            against = None if tile == task.default else task.default
+            reply = worker.measure(Request(task.graph, machine, tile, SEARCH_REPEATS, against))
             trial = _judge(task, tile, reply)
             done, failed = done + 1, failed + (trial.least_ms is None)
             better = task.best is None or (trial.least_ms or 1e9) < (task.best.least_ms or 0.0)
             task.since = 0 if better else task.since + 1
-            task.tried[tile] = trial
-            database.keep_trial(task.key, machine_key, trial)
+            if tile not in task.tried:  # the fixed rules' tile is measured again by a later run
+                task.tried[tile] = trial
+                database.keep_trial(task.key, machine_key, trial)
             best = task.best.least_ms if task.best else None
             notice(f"trial {done}, {time.monotonic() - start:.0f} s: {task.layer} "
                    f"{trial.status if trial.least_ms is None else f'{trial.least_ms:.3f} ms'}, "
                    f"best {f'{best:.3f} ms' if best else 'none'}", *budget.share(done, start))
-        improved = 0
-        for choice in sorted(tasks, key=lambda task: -task.gain):
-            late = budget.seconds is not None and time.monotonic() - start > budget.seconds
-            if choice.gain > 0 and not late:
-                improved += _settle(choice, machine, machine_key, database, worker)
-    return Outcome(done, failed, time.monotonic() - start, len(tasks), improved)
+    until = None if budget.seconds is None else start + budget.seconds
+    chosen = settle(tasks, contest or Contest(graph, machine), until)
+    for key, choice in chosen.items():
+        database.keep_best(key, machine_key, choice)
+    notice(f"{time.monotonic() - start:.0f} s: {len(chosen)} of {len(tasks)} kernels are faster "
+           "than by the fixed rules", *budget.share(done, start))
+    return Outcome(done, failed, time.monotonic() - start, len(tasks), len(chosen))
 
 
 def _next(tasks: list[_Task]) -> _Task | None:
@@ -184,32 +201,64 @@ def _next(tasks: list[_Task]) -> _Task | None:
 
 
 def _judge(task: _Task, tile: Tile, reply: Reply) -> Trial:
+    """What became of a candidate. Its time is that of the fixed rules' tile times the ratio of
+    both in turns: a machine that others share is not equally fast from one trial to the next."""
     if reply.error:
         return Trial(tile, reply.error)
     if not task.digest:
         task.digest = reply.digest  # of the fixed rules' tile, which comes first
     if reply.digest != task.digest:
         return Trial(tile, "wrong result")
+    if reply.against_ms and task.base is not None and task.base.least_ms is not None:
+        share = ratio(reply.samples_ms, reply.against_ms)
+        return Trial(tile, "measured", task.base.least_ms * share)
     return Trial(tile, "measured", min(reply.samples_ms))
 
 
-def _settle(
-    task: _Task, machine: Machine, machine_key: str, database: TuningDatabase,
-    worker: IsolatedRunner,
-) -> bool:  # fmt: skip
-    """Time the chosen tile anew, in turn with the fixed rules', and keep it if it is faster."""
-    best = task.best
-    if best is None or task.default is None or best.tile == task.default or not task.digest:
-        return False
-    times: dict[Tile, list[float]] = {task.default: [], best.tile: []}
-    for _ in range(FINAL_ROUNDS):
-        for tile, samples in times.items():
-            reply = worker.measure(Request(task.graph, machine, tile, FINAL_REPEATS))
-            if reply.error or reply.digest != task.digest:
-                return False
-            samples += reply.samples_ms
-    default, chosen = (statistics.median(times[t]) for t in (task.default, best.tile))
-    if chosen >= default:
-        return False
-    database.keep_best(task.key, machine_key, Best(best.tile, chosen, default, task.layer))
-    return True
+def settle(tasks: Sequence[_Task], contest: Contest, until: float | None) -> dict[str, Best]:
+    """The tiles, by kernel key, that are faster inside the network, with figures that were taken
+    after the choice.
+
+    The first network has the fixed rules' tiles, each further one the next best of every kernel. A
+    last one has the fastest of each, and only what it confirms is kept. ``until``: the time after
+    which no further network of rivals is built.
+    """
+    rivals = {task.key: tiles for task in tasks if (tiles := task.rivals())}
+    if not rivals:
+        return {}
+    groups = {task.key: task.layers for task in tasks if task.key in rivals}
+    names = {task.key: task.layer for task in tasks}
+    contest.add({})
+    offered: dict[int, dict[str, Tile]] = {}
+    for place in range(max(map(len, rivals.values()))):
+        # this one, the last one, and about as long again for the timings
+        late = until is not None and time.monotonic() + 3 * contest.build_seconds > until
+        if place and late:
+            break
+        tiles = {key: found[place] for key, found in rivals.items() if place < len(found)}
+        number = contest.add(tiles)
+        if number is not None:
+            offered[number] = tiles
+    times = contest.watch([0, *offered], groups, ROUNDS)
+    chosen: dict[str, Tile] = {}
+    for key in groups:
+        shares = {
+            tiles[key]: ratio(times[number][key], times[0][key])
+            for number, tiles in offered.items() if key in tiles
+        }  # fmt: skip
+        best = min(shares, key=lambda tile: shares[tile], default=None)
+        if best is not None and shares[best] < WORTH:
+            chosen[key] = best
+    last = next((n for n, tiles in offered.items() if tiles == chosen), None)
+    if last is None and chosen:
+        last = contest.add(chosen)
+    if last is None:
+        return {}
+    fresh = contest.watch([0, last], groups, ROUNDS)
+    kept = {}
+    for key, tile in chosen.items():
+        share = ratio(fresh[last][key], fresh[0][key])
+        if share < WORTH:
+            default = statistics.median(fresh[0][key])
+            kept[key] = Best(tile, default * share, default, names[key])
+    return kept

@@ -9,16 +9,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from codesign.errors import InputError
 from codesign.targets.host import HostTarget
+from codesign.targets.tuning.contest import Contest
 from codesign.targets.tuning.database import Best, Trial, TuningDatabase
 from codesign.targets.tuning.protocol import Reply, Request
 from codesign.targets.tuning.runner import IsolatedRunner
-from codesign.targets.tuning.tune import Budget, tasks_of, tune
+from codesign.targets.tuning.tune import Budget, settle, tasks_of, tune
 from codesign.targets.tvm_lower.machine import host_machine
 from codesign.targets.tvm_lower.tiles import (
     DepthwiseTile,
@@ -63,6 +65,8 @@ def test_the_faster_choice_stays(tmp_path: Path) -> None:
     assert database.best("k", "m") is None
     database.keep_best("k", "m", BEST)
     database.keep_best("k", "m", Best(DirectTile(1, 1), 1.5, 2.0, "conv1"))
+    assert database.best("k", "m") == BEST
+    database.keep_best("k", "m", Best(DirectTile(1, 2), 0.9, 1.0, "conv1"))  # the machine is faster
     assert database.best("k", "m") == BEST
     database.keep_best("k", "m", Best(DirectTile(6, 2), 0.5, 2.0, "conv1"))
     found = database.best("k", "m")
@@ -186,6 +190,30 @@ class Scripted(IsolatedRunner):
         return self.answer.get(request.tile, self.default)
 
 
+class Races(Contest):
+    """A contest whose times are known: of each tile, and of the fixed rules'; they drift."""
+
+    def __init__(self, times: Mapping[Tile, float], rules: float) -> None:
+        self.times, self.rules = times, rules
+        self.networks: list[Mapping[str, Tile]] = []
+
+    def add(self, tiles: Mapping[str, Tile]) -> int | None:
+        self.networks.append(dict(tiles))
+        return len(self.networks) - 1
+
+    def watch(
+        self, numbers: Sequence[int], groups: Mapping[str, Sequence[str]], rounds: int
+    ) -> dict[int, dict[str, list[float]]]:
+        def time(number: int, group: str) -> float:
+            tile = self.networks[number].get(group)
+            return self.rules if tile is None else self.times.get(tile, self.rules)
+
+        return {
+            n: {g: [time(n, g) * (1 + turn) for turn in range(rounds)] for g in groups}
+            for n in numbers
+        }
+
+
 def test_the_tuner_goes_on_after_bad_candidates(tmp_path: Path) -> None:
     graph = convolution((1, 16, 14, 14), 32, 3)
     machine = host_machine()
@@ -198,19 +226,61 @@ def test_the_tuner_goes_on_after_bad_candidates(tmp_path: Path) -> None:
     database = TuningDatabase(tmp_path / "t.sqlite")
     lines: list[str] = []
     worker = Scripted(answers, Reply((3.0,), "right"))
+    races = Races({fast: 1.0}, 2.0)
     done = tune(graph, machine, "m", database, Budget(trials=6),
-                lambda line, spent, whole: lines.append(line), worker)  # fmt: skip
+                lambda line, spent, whole: lines.append(line), worker, races)  # fmt: skip
     assert (done.trials, done.failed, done.improved) == (6, 2, 1)
-    assert len(lines) == 6
+    assert len(lines) == 7
+    assert races.networks == [{}, {task.key: fast}]
     found = database.best(task.key, "m")
-    assert found == Best(fast, 1.0, 2.0, "conv")
+    assert found is not None
+    assert (found.tile, found.median_ms / found.default_ms, found.layer) == (fast, 0.5, "conv")
     kept = database.trials(task.key, "m")
     assert kept[crash].status == "crashed: exit -11"
     assert kept[wrong].status == "wrong result"
     # what was tried is not tried again, save the measure that others are compared with
     again = Scripted(answers, Reply((3.0,), "right"))
-    tune(graph, machine, "m", database, Budget(trials=2), runner=again)
+    tune(graph, machine, "m", database, Budget(trials=2), runner=again, contest=races)
     assert not {crash, wrong} & set(again.asked)
+
+
+def test_times_are_held_against_the_fixed_rules_in_turns(tmp_path: Path) -> None:
+    """The machine is twice as slow when the second tile comes: it is faster all the same."""
+    graph, machine = convolution((1, 16, 14, 14), 32, 3), host_machine()
+    (task,) = tasks_of(graph, machine)
+    first, slow, fast = task.left[:3]
+    answers = {
+        first: Reply((1.0, 1.2), "d"), slow: Reply((1.1, 2.2), "d", "", (1.0, 2.0)),
+        fast: Reply((1.8, 1.6), "d", "", (2.0, 2.0)),
+    }  # fmt: skip
+    database = TuningDatabase(tmp_path / "t.sqlite")
+    tune(graph, machine, "m", database, Budget(trials=3), runner=Scripted(answers, answers[first]),
+         contest=Races({}, 1.0))  # fmt: skip
+    kept = database.trials(task.key, "m")
+    assert kept[first].least_ms == 1.0
+    assert kept[slow].least_ms == pytest.approx(1.1)
+    assert kept[fast].least_ms == pytest.approx(0.85)
+    assert database.best(task.key, "m") is None  # alone it was faster, in the network it is not
+
+
+def test_the_network_has_the_last_word(tmp_path: Path) -> None:
+    graph, machine = convolution((1, 16, 14, 14), 32, 3), host_machine()
+    (task,) = tasks_of(graph, machine)
+    one, two, three, equal = task.left[1:5]
+    times = {one: 0.7, two: 0.8, three: 0.6, equal: 0.995}
+    task.tried = {tile: Trial(tile, "measured", alone) for tile, alone in times.items()}
+    task.tried[task.left[0]] = Trial(task.left[0], "measured", 1.0)
+    assert task.rivals() == [three, one, two]
+    races = Races({one: 1.4, two: 0.9, three: 1.0}, 1.5)
+    kept = settle([task], races, None)
+    assert {key: best.tile for key, best in kept.items()} == {task.key: two}
+    assert kept[task.key].median_ms / kept[task.key].default_ms == pytest.approx(0.6)
+    assert [len(tiles) for tiles in races.networks] == [0, 1, 1, 1]
+    # without time only the best one comes into the network
+    races = Races({one: 1.4, two: 0.9, three: 1.0}, 1.5)
+    races.build_seconds = 1.0
+    assert set(settle([task], races, 0.0)) == {task.key}
+    assert [list(tiles.values()) for tiles in races.networks] == [[], [three]]
 
 
 def test_tuning_for_real_and_build_from_the_database(tmp_path: Path) -> None:
@@ -225,3 +295,15 @@ def test_tuning_for_real_and_build_from_the_database(tmp_path: Path) -> None:
     assert target.tiles()(key) == DirectTile(3, 1)
     assert HostTarget(tuned=False).tiles()(key) is None
     assert json.loads(tile_text(DirectTile(3, 1)))["template"] == "direct"
+
+
+def test_networks_compete_for_real() -> None:
+    graph, machine = convolution((1, 16, 14, 14), 16, 3), host_machine()
+    (task,) = tasks_of(graph, machine)
+    contest = Contest(graph, machine)
+    assert contest.add({}) == 0
+    assert contest.add({task.key: DirectTile(1, 1, 0, True, False)}) == 1
+    assert contest.build_seconds > 0
+    times = contest.watch([0, 1], {"g": task.layers}, 4)
+    assert {n: len(found["g"]) for n, found in times.items()} == {0: 4, 1: 4}
+    assert all(t > 0 for found in times.values() for t in found["g"])

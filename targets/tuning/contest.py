@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiles against each other inside the running network.
+
+A kernel that is called over and over finds its weights in the cache, which inside a network other
+layers have filled; and a machine that others share is faster in one minute than in the next. So the
+last word have networks that differ in their tiles alone, watched in turns: what counts is the ratio
+of a layer's times within a round.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from codesign.ir.graph import Graph
+from codesign.targets.layers import random_inputs
+from codesign.targets.owners import layer_of_kernels
+from codesign.targets.tvm_lower.machine import Machine
+from codesign.targets.tvm_lower.tiles import Tile
+
+if TYPE_CHECKING:
+    from codesign.targets.host import HostRunner
+
+CALLS = 6
+"""Calls of a network that are watched in a round."""
+
+
+@dataclass
+class Contest:
+    """Networks of one graph; the first one added is what the others are held against."""
+
+    graph: Graph
+    machine: Machine
+    runners: list[HostRunner] = field(default_factory=list)
+    build_seconds: float = 0.0
+    """Of the last network."""
+
+    def add(self, tiles: Mapping[str, Tile]) -> int | None:
+        """Compile the network with ``tiles`` by kernel key, the fixed rules elsewhere; its number,
+        or None if it does not compute what the first one does."""
+        from codesign.targets.host import HostRunner
+        from codesign.targets.tvm_lower.compile import compile_graph, in_memory
+
+        start = time.monotonic()
+        calls: dict[str, list[str]] = {}
+        executable = compile_graph(self.graph, self.machine, tiles.get, calls=calls)
+        inputs, outputs = (
+            tuple((name, self.graph.type(name)) for name in names)
+            for names in (self.graph.inputs, self.graph.outputs)
+        )
+        runner = HostRunner(
+            in_memory(executable), inputs, outputs, self.machine.threads, calls=calls
+        )
+        self.build_seconds = time.monotonic() - start
+        arrays = random_inputs(self.graph)
+        if self.runners and not all(
+            np.array_equal(a, b, equal_nan=True)
+            for a, b in zip(runner.run(*arrays), self.runners[0].run(*arrays), strict=True)
+        ):
+            return None
+        self.runners.append(runner)
+        return len(self.runners) - 1
+
+    def watch(
+        self, numbers: Sequence[int], groups: Mapping[str, Sequence[str]], rounds: int
+    ) -> dict[int, dict[str, list[float]]]:
+        """Milliseconds of each group of layers in each network, one figure a round: the least of
+        its calls."""
+        from codesign.targets.in_network import shares
+
+        inputs, owners = random_inputs(self.graph), layer_of_kernels(self.graph)
+        found: dict[int, dict[str, list[float]]] = {n: {g: [] for g in groups} for n in numbers}
+        for turn in range(rounds):
+            for n in numbers if turn % 2 == 0 else reversed(numbers):
+                events = self.runners[n].watch(inputs, CALLS + 1)[1:]  # the first is cold
+                calls = [shares(call, owners) for call in events]
+                for group, layers in groups.items():
+                    least = min(sum(call.get(layer, 0.0) for layer in layers) for call in calls)
+                    found[n][group].append(least / 1e6)
+        return found
+
+
+def ratio(samples: Sequence[float], against: Sequence[float]) -> float:
+    """Median of the ratios of samples that were taken in turns."""
+    return statistics.median(a / b for a, b in zip(samples, against, strict=True))
