@@ -223,7 +223,7 @@ def settle(tasks: Sequence[_Task], contest: Contest, until: float | None) -> dic
     last one has the fastest of each, and only what it confirms is kept. ``until``: the time after
     which no further network of rivals is built.
     """
-    rivals = {task.key: tiles for task in tasks if (tiles := task.rivals())}
+    rivals = {task.key: able for task in tasks if (able := task.rivals())}
     if not rivals:
         return {}
     groups = {task.key: task.layers for task in tasks if task.key in rivals}
