@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -72,6 +72,8 @@ class Kernel:
     arguments: list[str | npt.NDArray[Any]] = field(default_factory=list)
     """What to pass: the name of a value, or a constant."""
     placeholders: list[Any] = field(default_factory=list)
+    wide: Container[str] = frozenset()
+    """Values that are stored in 16 bits, see ``wide``."""
     _values: dict[str, Reader] = field(default_factory=dict)
 
     def value(self, name: str) -> Reader:
@@ -82,7 +84,7 @@ class Kernel:
 
     def _read(self, name: str) -> Reader:
         kind = self.graph.type(name)
-        dtype = storage(kind.dtype)
+        dtype = self.stored(name)
         array = self.graph.constants.get(name)
         if array is not None:
             if array.ndim == 0:
@@ -92,6 +94,10 @@ class Kernel:
         perm = self.layouts[name]
         self.arguments.append(name)
         return reader(self._placeholder(physical(kind.shape, perm), dtype, name), perm)
+
+    def stored(self, name: str) -> str:
+        """TVM's name of the type that a value lies in memory as."""
+        return "int16" if name in self.wide else storage(self.graph.type(name).dtype)
 
     def _placeholder(self, shape: tuple[int, ...], dtype: str, name: str) -> Any:
         """An argument of the kernel; calling it with an index reads an element."""

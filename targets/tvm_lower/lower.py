@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import relax, te
 from tvm_ffi import structural_equal, structural_hash
 
 from codesign.ir.graph import Graph, Node
-from codesign.targets.layers import extract_group, structure_key
 from codesign.targets.tvm_lower.anchor import Anchor
 from codesign.targets.tvm_lower.dense import make_dense
 from codesign.targets.tvm_lower.elementwise import make_elementwise
@@ -31,6 +30,7 @@ from codesign.targets.tvm_lower.schedule import schedule
 from codesign.targets.tvm_lower.templates.make import write_kernel
 from codesign.targets.tvm_lower.templates.workload import find_workload
 from codesign.targets.tvm_lower.tiles import Tiles, no_tiles
+from codesign.targets.tvm_lower.wide import tuned_tile, wide_values
 
 _IMAGES = frozenset({"conv2d", "pool2d", "resize"})
 """Operators that like their images channels-last."""
@@ -70,6 +70,8 @@ class _Lowering:
         self.machine = machine
         self.tiles, self.as_stored = tiles, as_stored
         self.builder = relax.BlockBuilder()
+        self.groups = make_groups(graph)
+        self.wide = wide_values(graph, self.groups, machine, tiles)
         self.values: dict[str, Any] = {}
         """Relax variables of the values, in memory order."""
         self.layouts: dict[str, Perm] = {}
@@ -94,7 +96,7 @@ class _Lowering:
                     self.values[name] = self._reshaped(
                         parameter, self._memory(name), self._interface(name)
                     )
-                for group in make_groups(graph):
+                for group in self.groups:
                     self._group(group)
                 results = [builder.emit_output(self._output(name)) for name in graph.outputs]
             builder.emit_func_output(relax.Tuple(results))
@@ -124,7 +126,7 @@ class _Lowering:
             return
         if self._template(group):
             return
-        kernel = Kernel(self.graph, self.layouts)
+        kernel = Kernel(self.graph, self.layouts, wide=self.wide)
         written = self._write(kernel, group)
         function = te.create_prim_func([*kernel.placeholders, written.out])
         function = schedule(function, written.anchor, self.machine)
@@ -136,11 +138,11 @@ class _Lowering:
         workload = find_workload(self.graph, group)
         if workload is None:
             return False
-        tile = None
-        if self.tiles is not no_tiles:
-            tile = self.tiles(structure_key(extract_group(self.graph, group)))
+        tile = tuned_tile(self.graph, group, self.tiles)
+        read = self.graph.nodes[group.head].inputs[0]
+        workload = replace(workload, wide=read in self.wide)
         found = write_kernel(
-            self.graph, self.layouts, group, workload, self.machine, self._chain, tile
+            self.graph, self.layouts, group, workload, self.machine, self._chain, tile, self.wide
         )
         if found is None:
             return False
@@ -159,7 +161,7 @@ class _Lowering:
 
     def _write(self, kernel: Kernel, group: Group) -> _Written:
         head, tail = self.graph.nodes[group.head], self.graph.nodes[group.tail]
-        anchor = None
+        anchor, stored = None, kernel.stored(group.tail)
         inner: dict[str, Reader] = {}
         if head.op.name in COMPUTE:
             anchor = make_dense(kernel, head, self.machine)
@@ -175,7 +177,7 @@ class _Lowering:
 
             def stage(*position: Any) -> Any:
                 at.append(position)
-                return read(direct.index(position))
+                return read(direct.index(position)).astype(stored)
 
             out = te.compute(direct.shape, stage, name="out")
             perm = NHWC if anchor.kind == "window" or head.op.name in _IMAGES else identity(
@@ -188,7 +190,8 @@ class _Lowering:
         place = {axis: p for p, axis in enumerate(perm)}
 
         def element(*position: Any) -> Any:
-            return read(tuple(position[place[axis]] for axis in range(len(perm))))
+            index = tuple(position[place[axis]] for axis in range(len(perm)))
+            return read(index).astype(stored)
 
         out = te.compute(physical(tail.type.shape, perm), element, name="out")
         return _Written(out, anchor, perm)
@@ -227,7 +230,7 @@ class _Lowering:
         ]
         label = f"k_{name.replace('.', '_')}"
         symbol = self._symbol(function, label)
-        info = relax.TensorType(shape, storage(kind.dtype))
+        info = relax.TensorType(shape, kernel.stored(name))
         value = self.builder.emit(relax.call_tir(symbol, arguments, info))
         self.layouts[name] = perm
         self.values[name] = self._reshaped(value, physical(kind.shape, perm), shape)

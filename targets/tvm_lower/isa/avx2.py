@@ -10,10 +10,13 @@ several steps may be added before they are widened.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 from tvm import tirx
 from tvm.target.codegen import llvm_lookup_intrinsic_id
 
-from codesign.targets.tvm_lower.isa.base import Dot, InstructionSet, Range
+from codesign.targets.tvm_lower.isa.base import Dot, InstructionSet, Integers, Range, Scaling
 from codesign.targets.tvm_lower.kernel import Expr, const
 
 _LANES = 8
@@ -81,4 +84,38 @@ def _dots(data: Range, weights: Range) -> tuple[Dot, ...]:
     return tuple(sorted(found, key=lambda dot: dot.cost))
 
 
-SET = InstructionSet("avx2", vector_bits=256, registers=16, dots=_dots, pairs=True)
+def _pack_short(m: Integers, e: Integers, bias: Integers, lanes: int) -> Integers:
+    """Constants [block, (bias, multiplier, 2^(s-1), s)] as int32, two of them in an int64."""
+    blocks = -(-bias.size // lanes)
+    shift = np.broadcast_to(e, bias.shape) - 16
+    rows = bias, np.broadcast_to(m, bias.shape), 1 << (shift - 1), shift
+    wide = np.zeros((len(rows), blocks * lanes), np.int32)
+    for row, values in zip(wide, rows):
+        row[: bias.size] = values
+    ordered = np.ascontiguousarray(wide.reshape(len(rows), blocks, lanes).transpose(1, 0, 2))
+    return ordered.reshape(-1).view(np.int64)
+
+
+def _short(load: Callable[[int, int], Expr], sums: Expr, lanes: int) -> Expr:
+    """(x · m + 2^(e-1)) >> e in 32 bits, x with its bias below 2^30, m < 2^16, e = 16 + s.
+
+    With x = h · 2^16 + l, l ≥ 0, and 2^(e-1) = 2^16 · 2^(s-1), this is
+    (h · m + (l · m >> 16) + 2^(s-1)) >> s, since floors of floors are floors; no term passes 2^31.
+    ``vpmulhuw`` gives (l · m) >> 16: the upper halves of the multipliers are zero.
+    """
+    wide, halves = f"int32x{lanes}", f"int16x{2 * lanes}"
+
+    def row(number: int) -> Expr:
+        return tirx.reinterpret(wide, load(number * lanes // 2, lanes // 2))
+
+    x, m = sums + row(0), row(1)
+    low = _call(halves, "llvm.x86.avx2.pmulhu.w", tirx.reinterpret(halves, x),
+                tirx.reinterpret(halves, m))  # fmt: skip
+    high = (x >> tirx.Broadcast(const(16, "int32"), lanes)) * m
+    return (high + tirx.reinterpret(wide, low) + row(2)) >> row(3)
+
+
+SHORT_SCALING = Scaling(_pack_short, lambda lanes: 2 * lanes, _short)
+
+SET = InstructionSet("avx2", vector_bits=256, registers=16, dots=_dots, pairs=True,
+                     short_scaling=SHORT_SCALING)  # fmt: skip

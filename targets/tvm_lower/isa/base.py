@@ -96,6 +96,11 @@ class Scaling:
     constants as a vector."""
 
 
+SUM_LIMIT = 1 << 30
+LEAST_SHIFT = 17
+"""What ``InstructionSet.short_scaling`` asks for."""
+
+
 def _no_lanewise(data: Range, weights: Range) -> Lanewise | None:
     return None
 
@@ -120,6 +125,10 @@ class InstructionSet:
 
     scaling: Scaling | None = None
     """How requantisation is done in vectors, where ``pairs`` is not the way."""
+
+    short_scaling: Scaling | None = None
+    """A quicker way for sums (bias included) that are proven below 2^30 and shifts of at least
+    ``LEAST_SHIFT``; None if there is none."""
 
     @property
     def lanes(self) -> int:

@@ -35,6 +35,8 @@ class Dots:
 WINOGRAD_SHAPES = ((2, 2), (2, 4), (4, 2), (4, 4))
 """Rows and columns of the output tiles that there are transforms for."""
 
+FEW = 2
+"""Steps of a narrow accumulator up to which each is widened by itself."""
 SERIAL_MACS = 1 << 17
 """Below this, starting threads costs more than it saves."""
 
@@ -64,28 +66,21 @@ def default_tile(
     pixels = workload.out_width * (workload.out_height * workload.n if workload.flat else 1)
     dot = dots.direct[0]
     blocks = -(-workload.channels // dot.lanes)
-    steps = workload.depth * workload.kernel[1] // dot.terms
     equal = equal_blocks(workload, dot)
-    columns, vectors = best_shape(isa, dot, pixels, blocks, steps, equal)
+    columns, vectors = best_shape(isa, dot, pixels, blocks, equal)
     parallel = threads > 1 and workload.macs >= SERIAL_MACS
     return DirectTile(columns, vectors, 0, True, parallel)
-
-
-_LONG = 64
-"""Steps of a dot product from which on the compiler leaves its loop alone. Shorter ones it unrolls
-and then wants registers for several products at once."""
 
 
 def equal_blocks(workload: Workload, dot: Dot) -> bool:
     """Whether the template needs blocks of one size: it does where all pixels are one row of an
     image that it copies."""
-    return workload.flat and (str(workload.data.numpy) != dot.data or dot.offset != 0)
+    return workload.flat and (workload.stored != dot.data or dot.offset != 0)
 
 
 def best_shape(
-    isa: InstructionSet, dot: Dot, pixels: int, blocks: int, steps: int = _LONG,
-    equal: bool = False,
-) -> tuple[int, int]:  # fmt: skip
+    isa: InstructionSet, dot: Dot, pixels: int, blocks: int, equal: bool = False
+) -> tuple[int, int]:
     """Pixels and vectors of a register tile: as many products a load as registers allow.
 
     With ``equal`` the pixels divide into blocks of that size.
@@ -94,8 +89,9 @@ def best_shape(
         room = (isa.registers - 3) // (dot.registers * (2 if dot.widen else 1))
         most = 3
     else:
-        spare = 1 if steps >= _LONG else 2
-        room = isa.registers - spare if dot.widen is None else isa.registers // 2
+        room = isa.registers - 1
+        if dot.widen is not None:
+            room = isa.registers - 4 if dot.steps <= FEW else isa.registers // 2
         most = 2 if isa.vector_bits > 128 else 4
 
     def cost(shape: tuple[int, int]) -> tuple[float, int]:

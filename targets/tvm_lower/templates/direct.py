@@ -21,6 +21,7 @@ from tvm.script.ir_builder import tirx as build
 from codesign.targets.tvm_lower.isa.base import Dot
 from codesign.targets.tvm_lower.kernel import Expr, const
 from codesign.targets.tvm_lower.templates import write
+from codesign.targets.tvm_lower.templates.choose import FEW
 from codesign.targets.tvm_lower.templates.request import Request
 from codesign.targets.tvm_lower.tiles import DirectTile
 
@@ -73,7 +74,7 @@ class _Direct:
         terms = self.taps.run * self.dot.terms
         in_place = (
             self.request.source is not None
-            and str(self.request.data.numpy) == self.dot.data
+            and str(self.request.source.dtype) == self.dot.data
             and not self.dot.offset
             and not any(p.padding)
             and (terms == p.depth or terms == p.kernel[1] * p.depth)
@@ -82,6 +83,7 @@ class _Direct:
         self.epilogue = self.request.epilogue(self.dot.offset, self.dot.lanes)
         out = build.arg("out", build.buffer(self.request.out_shape, self.request.dtype))
         self.weights = write.flat(packed.buffer)
+        self.in_place = in_place
         if in_place:
             self.image = write.flat(self.request.source)
         else:
@@ -165,7 +167,7 @@ class _Direct:
         p = self.product
         row = self._row_pixels()
         (many, size), (few, _) = write.shared(row, self.pixels)
-        if few and self._flat():
+        if few and self._flat() and not self.in_place:
             # Equal blocks alone: TVM 0.27 sizes a copied input by the loop's variable where a
             # condition on it tells blocks apart (buffer compaction), and refuses the result.
             size = max(n for n in range(1, self.pixels + 1) if row % n == 0)
@@ -183,6 +185,9 @@ class _Direct:
 
             if not self._flat():
                 write.blocks(row, self.pixels, emit)
+            elif few:
+                write.either(q, many, lambda: emit(q * size, size),
+                             lambda: emit(q * (size - 1) + many, size - 1))
             else:
                 emit(q * size, size)
 
@@ -269,7 +274,7 @@ class _Direct:
                     write.store(buffer, at, value(old, words[t], columns[b]), width)
 
         if dot.widen is None:
-            with write.loop(steps) as k:
+            with write.kept_loop(steps) as k:
                 each(sums, lanes, dot.add, k)
             return
         kind, width = dot.narrow.rsplit("x", 1)
@@ -277,7 +282,21 @@ class _Direct:
         widen = dot.widen
         chunk = math.ceil(steps / math.ceil(steps / dot.steps))
 
+        def few(first: Expr, size: int) -> None:
+            """Each sum at once: its narrow accumulator lives in one register for a moment."""
+            read = [operands(first + u) for u in range(size)]
+            for t in range(count):
+                for b in range(vectors):
+                    part = dot.first(read[0][1][t], read[0][0][b])
+                    for columns, words in read[1:]:
+                        part = dot.add(part, words[t], columns[b])
+                    at = const((t * vectors + b) * lanes, "int32")
+                    write.store(sums, at, widen(write.load(sums, at, lanes), part), lanes)
+
         def some(first: Expr, size: int) -> None:
+            if chunk <= FEW and dot.registers == 1:
+                few(first, size)
+                return
             each(narrow, int(width), lambda old, x, w: dot.first(x, w), first)
             with write.loop(size - 1) if size > 2 else _once(size - 1) as k:
                 if size > 1:
@@ -289,7 +308,7 @@ class _Direct:
                 write.store(sums, at, widen(total, part), lanes)
 
         whole, rest = divmod(steps, chunk)
-        with write.loop(whole) as c:
+        with write.kept_loop(whole) as c:
             some(c * chunk, chunk)
         if rest:
             some(const(whole * chunk, "int32"), rest)

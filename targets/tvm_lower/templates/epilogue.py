@@ -20,8 +20,9 @@ from tvm.script.ir_builder import tirx as build
 
 from codesign.ir import ops
 from codesign.ir.graph import Graph, Node
+from codesign.ir.types import DType
 from codesign.targets.tvm_lower.groups import Group
-from codesign.targets.tvm_lower.isa.base import Scaling
+from codesign.targets.tvm_lower.isa.base import LEAST_SHIFT, SUM_LIMIT, Scaling
 from codesign.targets.tvm_lower.kernel import Expr, Index, Kernel, Reader, clamp, const, storage
 from codesign.targets.tvm_lower.templates import write
 
@@ -79,7 +80,7 @@ class Epilogue:
         with write.loop(count, kind) as lane:
             at = index(lane)
             value = self.finish(tirx.BufferLoad(sums, [start + lane]), at)
-            build.buffer_store(out, value, place(at))
+            build.buffer_store(out, value.astype(str(out.dtype)), place(at))
 
 
 def fused_requantize(graph: Graph, group: Group) -> Node | None:
@@ -119,6 +120,15 @@ def scaling_tables(
     rows = [multiplier[..., 0], multiplier[..., 1], term[..., 0], term[..., 1], shift[..., 0],
             32 - shift[..., 1]]  # fmt: skip
     return np.stack(rows, 1)
+
+
+def fits_short(
+    data: DType, weights: npt.NDArray[Any], bias: npt.NDArray[Any], e: npt.NDArray[Any]
+) -> bool:
+    """Whether a layer's sums and shifts suit ``InstructionSet.short_scaling``."""
+    greatest = np.abs(weights.astype(np.int64)).sum(axis=(1, 2, 3)) * max(-data.min, data.max)
+    greatest += np.abs(bias)
+    return int(greatest.max(initial=0)) < SUM_LIMIT and int(e.min(initial=62)) >= LEAST_SHIFT
 
 
 def scaled_reader(node: Node, values: list[Expr]) -> Reader:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,6 @@ from codesign.targets.tvm_lower.kernel import (
     Perm,
     Reader,
     identity,
-    storage,
 )
 from codesign.targets.tvm_lower.machine import Machine
 from codesign.targets.tvm_lower.templates.choose import default_tile, dots_for, suits
@@ -33,6 +32,7 @@ from codesign.targets.tvm_lower.templates.direct import direct
 from codesign.targets.tvm_lower.templates.epilogue import (
     Epilogue,
     constant_bias,
+    fits_short,
     fused_requantize,
     scaled_reader,
     scaling_tables,
@@ -62,7 +62,7 @@ class Written:
 
 def write_kernel(
     graph: Graph, layouts: Mapping[str, Perm], group: Group, workload: Workload,
-    machine: Machine, chain: Chain, chosen: Tile | None = None,
+    machine: Machine, chain: Chain, chosen: Tile | None = None, wide: Container[str] = frozenset(),
 ) -> Written | None:  # fmt: skip
     """The kernel of ``group``, or None if the instruction set has no exact dot for it.
 
@@ -80,7 +80,7 @@ def write_kernel(
     if tile is None or isinstance(tile, DefaultTile):
         return None
     perm = NHWC if head.op.name == "conv2d" else identity(tail.type.rank)
-    kernel = BufferKernel(graph, layouts)
+    kernel = BufferKernel(graph, layouts, wide=wide)
     with IRBuilder() as builder:
         with build.prim_func(is_private=False):
             build.func_name("main")
@@ -91,10 +91,13 @@ def write_kernel(
                 fast = isa.pairs or isa.scaling is not None
                 requantize = fused_requantize(graph, group) if fast else None
                 bias = constant_bias(kernel, head, fix, weights.shape[0])
-                tables = None
+                tables, scaling = None, isa.scaling
                 if requantize is not None and bias is not None:
                     m, e = (graph.constants[v] for v in requantize.inputs[1:])
-                    pack = isa.scaling.pack if isa.scaling is not None else scaling_tables
+                    exact = constant_bias(kernel, head, None, weights.shape[0])
+                    if exact is not None and fits_short(workload.data, weights, exact, e):
+                        scaling = isa.short_scaling or scaling
+                    pack = scaling.pack if scaling is not None else scaling_tables
                     found = pack(m, e, bias, lanes).reshape(-1)
                     tables = kernel.array(found, "scaling").buffer
                     done = {head.name: _never, requantize.name: scaled_reader(requantize, values)}
@@ -107,13 +110,13 @@ def write_kernel(
                     values.append(total)
                     return read(index)
 
-                return Epilogue(finish, tables, isa.scaling)
+                return Epilogue(finish, tables, scaling)
 
             product = make_product(kernel, head)
             last = kernel.innermost(head.inputs[0]) == (1 if head.op.name == "conv2d" else -1)
             request = Request(
                 kernel, product, weights, workload.data, epilogue,
-                tail.type.shape, perm, storage(tail.type.dtype),
+                tail.type.shape, perm, kernel.stored(group.tail),
                 kernel.buffers.get(head.inputs[0]) if last else None,
                 machine.threads if getattr(tile, "parallel", False) else 1,
             )  # fmt: skip

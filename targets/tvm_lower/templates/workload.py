@@ -33,6 +33,13 @@ class Workload:
     padding: tuple[int, int, int, int]
     data: DType
     weight: DType
+    wide: bool = False
+    """Whether the input lies in memory in 16 bits, see ``tvm_lower.wide``."""
+
+    @property
+    def stored(self) -> str:
+        """TVM's name of the type of the input in memory."""
+        return "int16" if self.wide else str(self.data.numpy)
 
     @property
     def depthwise(self) -> bool:

@@ -20,6 +20,13 @@ define i32 @codesign_take(ptr %next, i32 %steps) {
 }
 """
 """LLVM's code of what TensorIR cannot say: the next steps of a loop that threads share."""
+_HIDE = """
+define i32 @codesign_hide(i32 %value) alwaysinline {
+  %same = call i32 asm "", "=r,0"(i32 %value)
+  ret i32 %same
+}
+"""
+"""A number that LLVM does not know: it takes no instruction."""
 _POOL = """
 @__TVMBackendParallelLaunch = external global ptr
 declare i32 @codesign_launch(ptr, ptr, i32)
@@ -42,6 +49,19 @@ def loop(extent: int, kind: str = "serial") -> Iterator[Expr]:
         yield const(0, "int32")
         return
     with getattr(build, kind)(0, extent) as variable:
+        yield variable
+
+
+@contextmanager
+def kept_loop(extent: int) -> Iterator[Expr]:
+    """A loop that the compiler leaves as it is: of one whose extent it knows, it unrolls the steps
+    and then wants registers for several at once, so that sums go to memory and back."""
+    if extent == 1:
+        yield const(0, "int32")
+        return
+    count = tirx.call_extern("int32", "codesign_hide", const(extent, "int32"))
+    hide = build.attr(const(0, "int32"), "pragma_import_llvm", ir.StringImm(_HIDE))
+    with hide, build.serial(0, count) as variable:
         yield variable
 
 
