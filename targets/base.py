@@ -160,12 +160,21 @@ class Target(ABC):
         """What is counted of one call of the build in ``directory`` where it cannot be timed."""
         return {}
 
-    def network_latency(self, graph: Graph) -> dict[str, Timing]:
+    def network_latency(self, graph: Graph, beside: Graph | None = None) -> dict[str, Timing]:
         """Each layer's share of the latency of ``graph``: they add up to the network's.
 
-        By default what the layers take alone, as far as a target knows no better.
+        ``beside``: a network that was measured before; figures are brought to the speed that the
+        machine had then. By default what the layers take alone, as far as a target knows no better.
         """
         return self.layer_latency(graph)
+
+    def layer_codes(self, graph: Graph) -> dict[str, str]:
+        """What code each layer of ``graph`` runs, with the operators that are counted to it.
+
+        Layers of one code take the same time, whatever their weights and formats, so that one
+        measurement serves. Empty where a target cannot tell.
+        """
+        return {}
 
     def latency_bound_ms(self, macs: int) -> float:
         """Milliseconds that no layer of ``macs`` multiply-accumulates can beat here.
@@ -180,6 +189,11 @@ class Target(ABC):
         0 is always right, more saves measurements.
         """
         return 1.0 if one == other else 0.0
+
+    def relative_cost(self, form: LayerFormat) -> float:
+        """About how long products take in a format, relative to other formats. A guess that says
+        what is worth measuring; nothing rests on it."""
+        return 1.0
 
     def same_code(self, one: LayerFormat, other: LayerFormat) -> bool:
         """Whether a layer runs the same code in both formats, so that one measurement serves."""

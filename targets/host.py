@@ -50,8 +50,6 @@ LIBRARY = "network.so"
 KERNELS_VERSION = 8
 """Counted up when kernels change so that older measurements no longer hold."""
 _SAMPLE_SECONDS = 2e-3
-_TIMING_SLACK = 0.95
-"""Timings of the same code differ by about this much; a bound must not rest on less."""
 _pool_threads = 0
 """Threads that TVM's pool in this process was set to; 0 if never set."""
 _running = threading.Lock()
@@ -223,10 +221,15 @@ class HostTarget(Target):
 
     def least_ratio(self, one: LayerFormat, other: LayerFormat) -> float:
         """No layer gains more by another format than its dot products do; the rest (loads,
-        requantisation, calls) is the same code. Wider formats are never faster."""
+        requantisation, calls) is the same code. Wider formats are never faster: where timings say
+        so, the difference is their noise."""
         if one.is_float or other.is_float:
             return 1.0 if one == other else 0.0
-        return min(1.0, _dot_cost(other) / _dot_cost(one)) * _TIMING_SLACK
+        return min(1.0, _dot_cost(other) / _dot_cost(one))
+
+    def relative_cost(self, form: LayerFormat) -> float:
+        """Of the cheapest dot product; float32 multiplies half as many as 16-bit integers."""
+        return 2.0 if form.is_float else _dot_cost(form)
 
     def same_code(self, one: LayerFormat, other: LayerFormat) -> bool:
         """Whether both formats use the same dot products, on unsigned and on signed inputs.
@@ -281,11 +284,24 @@ class HostTarget(Target):
 
         return measure_layers(self, graph, database=self.database)
 
-    def network_latency(self, graph: Graph) -> dict[str, Timing]:
+    def network_latency(self, graph: Graph, beside: Graph | None = None) -> dict[str, Timing]:
         """Each layer measured inside the running network, or taken from the database."""
         from codesign.targets.in_network import measure_in_network
 
-        return measure_in_network(self, graph, database=self.database)
+        return measure_in_network(self, graph, self.database, beside)
+
+    def layer_codes(self, graph: Graph) -> dict[str, str]:
+        """Hashes of the kernels that each layer pays for; lowers ``graph``, compiles nothing."""
+        require_tool("tvm")
+        from codesign.targets.owners import layer_of_kernels
+        from codesign.targets.tvm_lower.compile import codes
+
+        owners = layer_of_kernels(graph)
+        found: dict[str, list[str]] = {}
+        for kernel, code in codes(graph, self.machine(), self.tiles()).items():
+            if kernel in owners:
+                found.setdefault(owners[kernel], []).append(code)
+        return {layer: " ".join(sorted(kernels)) for layer, kernels in found.items()}
 
 
 def _dot_cost(form: LayerFormat) -> float:

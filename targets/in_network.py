@@ -36,32 +36,59 @@ WARMUP = 3
 
 
 def measure_in_network(
-    target: Measurable, graph: Graph, database: Path | None = None
+    target: Measurable, graph: Graph, database: Path | None = None, beside: Graph | None = None
 ) -> dict[str, Timing]:
     """Each layer's share of the latency of ``graph``, in milliseconds; they add up to it.
 
     A network of the same structure and formats that was measured before is not built again.
+    ``beside`` was measured before: it runs in turns with ``graph``, and what is found is scaled by
+    what it took then over what it takes now, so that figures of both days can be compared.
     """
     kept = MeasuredDatabase(database) if database else default_database()
     machine = target.machine_key()
-    layers = [node.name for node in graph.layers()]
-    structure = structure_key(graph)
-    keys = {name: _key(structure, index) for index, name in enumerate(layers)}
-    known = {name: kept.get(key, machine) for name, key in keys.items()}
-    if all(timing is not None for timing in known.values()):
-        return {name: timing for name, timing in known.items() if timing is not None}
-    found = profile(cast("HostRunner", target.runner(graph)), graph)
-    for name, timing in found.items():
-        kept.put(keys[name], machine, name, timing)
+    known = _known(kept, machine, graph)
+    if known is not None:
+        return known
+    then = _known(kept, machine, beside) if beside is not None else None
+    profilers = [Profiler(cast("HostRunner", target.runner(graph)), graph)]
+    if beside is not None and then is not None:
+        profilers.append(_reference(target, machine, beside))
+    for _ in range(ROUNDS):
+        for profiler in profilers:
+            profiler.round()
+    found = profilers[0].result()
+    if then is not None:
+        was = sum(timing.median_ms for timing in then.values())
+        drift = was / statistics.median(profilers[1].samples)
+        found = {name: Timing((t.median_ms * drift,)) for name, t in found.items()}
+    for (name, key) in _keys(graph).items():
+        kept.put(key, machine, name, found[name])
     return found
 
 
-def profile(runner: HostRunner, graph: Graph) -> dict[str, Timing]:
-    """Shares of a runner's latency, by layer."""
-    profiler = Profiler(runner, graph)
-    for _ in range(ROUNDS):
-        profiler.round()
-    return profiler.result()
+_references: dict[tuple[str, str], HostRunner] = {}
+"""The network that others are measured beside, by structure and machine: the last one alone."""
+
+
+def _reference(target: Measurable, machine: str, graph: Graph) -> Profiler:
+    key = structure_key(graph), machine
+    if key not in _references:
+        _references.clear()
+        _references[key] = cast("HostRunner", target.runner(graph))
+    return Profiler(_references[key], graph)
+
+
+def _keys(graph: Graph) -> dict[str, str]:
+    """Key in the database of each layer."""
+    structure = structure_key(graph)
+    return {node.name: _key(structure, index) for index, node in enumerate(graph.layers())}
+
+
+def _known(kept: MeasuredDatabase, machine: str, graph: Graph) -> dict[str, Timing] | None:
+    """What the database has of a network, if it has all."""
+    found = {name: kept.get(key, machine) for name, key in _keys(graph).items()}
+    complete = {name: timing for name, timing in found.items() if timing is not None}
+    return complete if len(complete) == len(found) else None
 
 
 class Profiler:

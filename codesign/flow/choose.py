@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -43,6 +45,7 @@ from codesign.quant import (
 )
 from codesign.quant.sensitivity import SensitivityMethod, sensitivity
 from codesign.solvers.solution import Solution
+from codesign.targets.base import Target
 from codesign.targets.fpga.design import FILE as HARDWARE
 from codesign.targets.fpga.design import Hardware
 
@@ -70,6 +73,11 @@ class Session:
     """Accelerator and mappings, for targets that have such."""
     joint: JointProblem | None = None
     """The problem they were the answer to."""
+    owned: set[tuple[str, str]] = field(default_factory=set)
+    """(layer, format) that ran when latencies were measured; others have them by their code."""
+    first_choices: Mapping[str, str] = field(default_factory=dict)
+    first_measured: Graph | None = None
+    """The network that was measured first; later ones run in turns with it."""
 
     def __post_init__(self) -> None:
         self.calibration = self.prepared.calibrate(self.progress)
@@ -152,8 +160,9 @@ class Session:
             return solution
         with self.progress.task("Solving"):
             solution, self.tables = solve_lazily(
-                self.tables, self.options, loss_limit, self.measure_layers, self.ratio
-            )
+                self.tables, self.options, loss_limit, self.measure_layers, self.ratio,
+                self.estimates,
+            )  # fmt: skip
         return solution
 
     def ratio(self, name: str, other: str) -> float:
@@ -165,16 +174,50 @@ class Session:
         self, choices: Mapping[str, str], layers: frozenset[str]
     ) -> Mapping[tuple[str, str], float]:
         """Milliseconds of the chosen (layer, format): each layer's share of the network's latency
-        where the target can tell, else the layer alone."""
-        target, formats = self.prepared.target, self.prepared.formats
+        where the target can tell, else the layer alone. Entries that run the same code have the
+        same latency: their own layer's, else the mean of those that were measured."""
+        target = self.prepared.target
+        graph = self.quantize(choices)
         with self.progress.task(f"Measuring {len(layers)} layers on {target.name}"):
-            timings = target.network_latency(self.quantize(choices))
+            timings = target.network_latency(graph, self.first_measured)
+        if self.first_measured is None:
+            self.first_choices, self.first_measured = choices, graph
         found: dict[tuple[str, str], float] = {}
-        for layer in layers:
-            for name, format in formats.items():
-                # formats that run the same code have the same latency: measure once
-                if target.same_code(formats[choices[layer]], format):
-                    found[layer, name] = timings[layer].median_ms
+        by_code: dict[str, list[float]] = {}
+        for layer, name in choices.items():
+            self.owned.add((layer, name))
+            by_code.setdefault(self.codes[layer, name], []).append(timings[layer].median_ms)
+        for (layer, name), code in self.codes.items():
+            if (layer, name) in self.tables.measured or code not in by_code:
+                continue
+            own = code == self.codes[layer, choices[layer]]
+            found[layer, name] = (
+                timings[layer].median_ms if own else statistics.fmean(by_code[code])
+            )
+        return found
+
+    def estimates(self, tables: Tables) -> Tables:
+        """Guesses in place of bounds, from what the target knows of formats and their code."""
+        target = self.prepared.target
+        costs = {name: target.relative_cost(f) for name, f in self.prepared.formats.items()}
+        return tables.with_estimates(self.codes, costs)
+
+    @cached_property
+    def codes(self) -> Mapping[tuple[str, str], str]:
+        """What code each (layer, format) runs; entries of equal code have equal latencies."""
+        target, formats = self.prepared.target, self.prepared.formats
+        knows = type(target).layer_codes is not Target.layer_codes
+        found: dict[tuple[str, str], str] = {}
+        with self.progress.task(f"Kernels of {len(formats)} formats"):
+            for name in formats:
+                uniform = _uniform(self, name)
+                codes = target.layer_codes(self.quantize(uniform)) if knows else {}
+                for layer in self.tables.layers:
+                    alike = next((
+                        other for other in formats
+                        if target.same_code(formats[other], formats[name])
+                    ), name)  # fmt: skip
+                    found[layer, name] = codes.get(layer) or f"{layer} {alike}"
         return found
 
 

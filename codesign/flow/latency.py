@@ -3,7 +3,8 @@
 
 Unmeasured entries count at a lower bound. Solve, measure what was chosen, put it in the table,
 solve again: when the optimum is fully measured it is optimal under the measured table, although
-only a part of the table was ever measured.
+only a part of the table was ever measured. Estimates come first: what they call best is measured
+until it is best by measurements alone, so that the bounds find little left to ask for.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ MeasureLayers = Callable[[Mapping[str, str], "frozenset[str]"], Mapping[tuple[st
 Ratio = Callable[[str, str], float]
 """(format, other) → the least latency of a layer in ``other``, as a share of that in ``format``."""
 
+Estimate = Callable[[Tables], Tables]
+"""The same tables with estimates in place of what is not measured."""
+
 
 def solve_lazily(
     tables: Tables,
@@ -31,13 +35,21 @@ def solve_lazily(
     loss_limit: Decimal | None,
     measure: MeasureLayers,
     ratio: Ratio | None = None,
+    estimate: Estimate | None = None,
 ) -> tuple[Solution, Tables]:
     """The optimum under measured latencies, with the tables as they are known then.
 
     Raises InfeasibleError: bounds only rise by measuring, so infeasible stays infeasible; the
     nearest feasible values that it names are measured ones. ``ratio`` tightens the bounds of a
-    layer's other formats once one is measured, so that less has to be.
+    layer's other formats once one is measured, so that less has to be. ``estimate`` says what is
+    worth measuring; the answer does not rest on it.
     """
+    while estimate is not None and options.wants_latency:
+        problem = to_problem(estimate(tables), options, loss_limit)
+        choices = solve(problem, options.solver, options.time_limit, explain=False).choices
+        if choices is None or not (missing := _missing(tables, choices)):
+            break
+        tables = tables.with_measured(measure(choices, missing), ratio)
     while True:
         problem = to_problem(tables, options, loss_limit)
         solution = solve(problem, options.solver, options.time_limit)

@@ -24,6 +24,9 @@ from codesign.solvers.problem import Metric, Problem
 
 LATENCY_DIGITS = 6
 """Latency is counted in nanoseconds and shown in milliseconds."""
+_FIXED = 0.15
+"""About the share of a layer's time that its products do not take (loads, requantisation, calls);
+estimates alone use it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Tables:
         """The same tables with measured latencies (milliseconds) in place of bounds.
 
         ``ratio(name, other)`` says what share of the latency in one format another takes at
-        least: it raises the bounds of what is not measured.
+        least: it raises the bounds of what is not measured, to a nanosecond above, so that
+        of what is equally good the measured one is chosen.
         """
         latency = {layer: dict(row) for layer, row in self.latency_ms.items()}
         measured = self.measured | frozenset(found)
@@ -83,9 +87,39 @@ class Tables:
             for other in self.formats if ratio is not None else ():
                 if (layer, other) not in measured:
                     assert ratio is not None
-                    bound = round(Decimal(value * ratio(name, other)), LATENCY_DIGITS)
+                    share = ratio(name, other)
+                    bound = round(Decimal(value * share), LATENCY_DIGITS) + (
+                        Decimal(1).scaleb(-LATENCY_DIGITS) if share else 0
+                    )
                     latency[layer][other] = max(latency[layer][other], bound)
         return replace(self, latency_ms=latency, measured=measured)
+
+    def with_estimates(
+        self, codes: Mapping[tuple[str, str], str], costs: Mapping[str, float]
+    ) -> Tables:
+        """The same tables with guesses in place of bounds, for choosing what to measure.
+
+        ``costs``: of each format's products, relative to one another. A layer takes as long as its
+        measured entry of the nearest cost, scaled by what its products cost, save for the part of
+        its time that is no products; entries of equal ``codes`` are the same entry.
+        """
+        latency = {layer: dict(row) for layer, row in self.latency_ms.items()}
+        for layer, row in latency.items():
+            cost: dict[str, float] = {}
+            for name in self.formats:
+                cost[name] = max(
+                    costs[other] for other in self.formats
+                    if codes[layer, other] == codes[layer, name]
+                )  # fmt: skip
+            known = [name for name in self.formats if (layer, name) in self.measured]
+            for name in (n for n in self.formats if n not in known):
+                near = min(known, key=lambda k: abs(cost[k] - cost[name]), default=None)
+                guess = float(row[name]) * cost[name]
+                if near is not None:
+                    scale = _FIXED + (1 - _FIXED) * cost[name] / cost[near]
+                    guess = max(float(row[name]), float(self.latency_ms[layer][near]) * scale)
+                latency[layer][name] = round(Decimal(guess), LATENCY_DIGITS)
+        return replace(self, latency_ms=latency)
 
     def facts(self, graph: Graph, macs: Mapping[str, int]) -> tuple[LayerFacts, ...]:
         """One record a layer, for the design file and the report."""

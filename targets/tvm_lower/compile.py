@@ -11,7 +11,7 @@ from tvm import relax
 
 from codesign.ir.graph import Graph
 from codesign.targets.deploy.threads import LINKED, load_threads, threads_object
-from codesign.targets.tvm_lower.lower import lower
+from codesign.targets.tvm_lower.lower import kernel_codes, lower
 from codesign.targets.tvm_lower.machine import Machine
 from codesign.targets.tvm_lower.templates import write
 from codesign.targets.tvm_lower.tiles import Tiles, no_tiles
@@ -61,6 +61,12 @@ def compile_graph(
     config = {"tirx.disable_storage_rewrite": machine.arch == "x86_64"}
     with tvm.transform.PassContext(config=config):
         return tvm.compile(module, tvm_target(machine), relax_pipeline=pipeline())
+
+
+def codes(graph: Graph, machine: Machine, tiles: Tiles = no_tiles) -> dict[str, str]:
+    """``kernel_codes`` of what ``compile_graph`` compiles."""
+    with write.own_threads():
+        return kernel_codes(graph, machine, tiles)
 
 
 def export(executable: Any, path: Path, compiler: str) -> None:

@@ -55,6 +55,19 @@ def lower(
     return module
 
 
+def kernel_codes(graph: Graph, machine: Machine, tiles: Tiles = no_tiles) -> dict[str, str]:
+    """What code each kernel of ``graph`` is, as a hash: of equal ones only the arguments differ
+    (weights, scales, images)."""
+    lowering = _Lowering(graph, machine, tiles, False)
+    lowering.module()
+    return {
+        kernel: f"{code & (1 << 64) - 1:016x}.{place}"
+        for code, alike in lowering.functions.items()
+        for place, (_, _, name) in enumerate(alike)
+        for kernel in lowering.calls[name]
+    }
+
+
 @dataclass
 class _Written:
     """A kernel before it is scheduled."""
@@ -77,7 +90,7 @@ class _Lowering:
         self.layouts: dict[str, Perm] = {}
         self.calls: dict[str, list[str]] = {}
         """Kernels that each function computes, in order."""
-        self._functions: dict[int, list[tuple[Any, Any, str]]] = {}
+        self.functions: dict[int, list[tuple[Any, Any, str]]] = {}
         """By the hash of its code: a function, its symbol in the module and its name."""
 
     def module(self) -> Any:
@@ -238,7 +251,7 @@ class _Lowering:
     def _symbol(self, function: Any, label: str) -> Any:
         """The symbol of a function of this code: one that is there already, or a new one."""
         function = function.with_attr("global_symbol", "kernel")
-        alike = self._functions.setdefault(structural_hash(function), [])
+        alike = self.functions.setdefault(structural_hash(function), [])
         for other, symbol, name in alike:
             if structural_equal(function, other):
                 self.calls[name].append(label)

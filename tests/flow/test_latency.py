@@ -115,3 +115,68 @@ def test_of_two_limits_both_nearest_values_are_true(seed: int) -> None:
     if any(latency <= limit for _, latency, _ in everything):
         small = min(s for _, latency, s in everything if latency <= limit)
         assert f"size <= {size} (feasible from {small}, the others kept)" in text
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("good", [True, False])
+def test_estimates_say_what_comes_first_and_change_no_answer(seed: int, good: bool) -> None:
+    board = Board(seed)
+    rng = random.Random(seed + 100)
+    options = replace(OPTIONS, objective="latency", loss_budget=0.5)
+
+    def estimate(tables: Tables) -> Tables:
+        guess = {
+            a: {
+                f: tables.latency_ms[a][f] if (a, f) in tables.measured
+                else Decimal(str(board.true[a, f])) if good
+                else Decimal(rng.randrange(100, 900)) / 1000
+                for f in FORMATS
+            }
+            for a in LAYERS
+        }  # fmt: skip
+        return replace(tables, latency_ms=guess)
+
+    plain, _ = solve_lazily(board.tables(), options, None, board.measure)
+    board.asked.clear()
+    solution, tables = solve_lazily(
+        board.tables(), options, None, board.measure, estimate=estimate
+    )
+    assert solution.objective == plain.objective
+    assert solution.choices is not None
+    assert set(solution.choices.items()) <= tables.measured
+    assert len(board.asked) == len(set(board.asked))
+    if good:  # what is measured first is the answer; the rest is its proof
+        assert set(board.asked[: len(LAYERS)]) == set(solution.choices.items())
+
+
+def test_what_cannot_be_better_is_not_measured() -> None:
+    """Narrow formats are faster and measured first; wider ones are not asked for at all."""
+    board = Board(0)
+    times = {"w8a8": 0.8, "w4a8": 0.5, "w2a8": 0.4}
+    board.true = {(a, f): times[f] for a in LAYERS for f in FORMATS}
+    costs = {"w8a8": 1.0, "w4a8": 0.6, "w2a8": 0.5}
+    codes = {(a, f): f"{a} {f}" for a in LAYERS for f in FORMATS}
+    options = replace(OPTIONS, objective="latency", loss_budget=1.0)
+    solution, tables = solve_lazily(
+        board.tables(), options, None, board.measure,
+        lambda name, other: min(1.0, costs[other] / costs[name]),
+        lambda tables: tables.with_estimates(codes, costs),
+    )  # fmt: skip
+    assert solution.choices == dict.fromkeys(LAYERS, "w2a8")
+    assert set(board.asked) == {(a, "w2a8") for a in LAYERS}
+    assert tables.latency_ms["a"]["w8a8"] == Decimal("0.400001")  # its bound, not its time
+
+
+def test_estimates_come_from_the_nearest_measured_format() -> None:
+    tables = Board(0).tables().with_measured({("a", "w8a8"): 1.0, ("a", "w2a8"): 0.6})
+    costs = {"w8a8": 1.0, "w4a8": 0.6, "w2a8": 0.5}
+    codes = {(a, f): f"{a} {f}" for a in LAYERS for f in FORMATS}
+    found = tables.with_estimates(codes, costs)
+    assert found.latency_ms["a"]["w8a8"] == 1
+    assert float(found.latency_ms["a"]["w4a8"]) == pytest.approx(0.6 * (0.15 + 0.85 * 1.2))
+    assert found.latency_ms["b"] == {"w8a8": Decimal("0.1"), "w4a8": Decimal("0.06"),
+                                     "w2a8": Decimal("0.05")}  # fmt: skip
+    # of one code in all formats: nothing is gained by another
+    alike = tables.with_estimates(codes | {("b", f): "b" for f in FORMATS}, costs)
+    assert set(alike.latency_ms["b"].values()) == {Decimal("0.1")}
+    assert found.measured == tables.measured

@@ -96,3 +96,41 @@ def test_a_network_is_profiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert target.network_latency(integer("digits")) == first
     with pytest.raises(pytest.fail.Exception, match="built again"):  # narrower data: other code
         measure_in_network(target, integer("digits", "w4a8"), target.database)
+
+
+def test_figures_of_a_slower_day_are_brought_to_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the second day everything takes twice as long, the network of the first day, too."""
+    from codesign.targets import in_network
+    from codesign.targets.base import Timing
+
+    slow = [1.0]
+
+    class Clock(Profiler):
+        def round(self) -> None:
+            self.samples.append(slow[0] * len(self.owners))
+
+        def result(self) -> dict[str, Timing]:
+            layers = dict.fromkeys(self.owners.values())
+            return {a: Timing((self.samples[-1] / len(layers),)) for a in layers}
+
+    monkeypatch.setattr(in_network, "Profiler", Clock)
+    target = HostTarget(database=tmp_path / "measured.sqlite")
+    one, two = integer("digits"), integer("digits", "w4a8")
+    first = target.network_latency(one)
+    slow[0] = 2.0
+    later = target.network_latency(two, beside=one)
+    assert later.keys() == first.keys()
+    for layer, timing in later.items():
+        assert timing.median_ms == pytest.approx(first[layer].median_ms)
+    assert target.network_latency(two) == later  # and that is what is kept
+
+
+def test_layers_of_one_code_are_known() -> None:
+    target = HostTarget()
+    graph = integer("mobilenetv2")
+    codes = target.layer_codes(graph)
+    assert set(codes) == {node.name for node in graph.layers()}
+    assert len(set(codes.values())) < len(codes)  # repeated blocks
+    assert target.layer_codes(integer("digits")) == target.layer_codes(integer("digits"))
