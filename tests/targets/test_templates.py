@@ -20,6 +20,7 @@ from codesign.targets.tvm_lower.lower import lower
 from codesign.targets.tvm_lower.machine import host_machine, x86_machine
 from codesign.targets.tvm_lower.templates import winograd_steps
 from codesign.targets.tvm_lower.templates.choose import dots_for
+from codesign.targets.tvm_lower.templates.epilogue import fused_requantize
 from codesign.targets.tvm_lower.templates.space import candidates
 from codesign.targets.tvm_lower.templates.workload import find_workload
 from codesign.targets.tvm_lower.tiles import DirectTile, Tile, WinogradTile
@@ -29,6 +30,7 @@ from tests.targets.checks import extremes
 def convolution(
     shape: tuple[int, int, int, int], outputs: int, size: int, stride: int = 1, groups: int = 1,
     padding: int = 1, data: str = "u8", weight: int = 8, residual: bool = False,
+    shifts: tuple[int, int] = (24, 29),
 ) -> Graph:  # fmt: skip
     """conv2d, bias, requantize and perhaps a requantised residual, all at their extremes."""
     rng = np.random.default_rng([outputs, size, weight])
@@ -45,7 +47,7 @@ def convolution(
         [x, b.constant(values, "w", signed), b.constant(bias, "bias")], "conv",
     )  # fmt: skip
     m = rng.integers(2**15, 2**16, outputs).astype(np.int32)
-    e = rng.integers(24, 29, outputs).astype(np.int32)
+    e = rng.integers(*shifts, outputs).astype(np.int32)
     u8 = DType.parse("u8")
     y = b.add(ops.Requantize(u8 if not residual else DType.parse("s16"),
                              0 if not residual else -32768, 255 if not residual else 32767, 1),
@@ -65,6 +67,11 @@ CASES = {
     "3x3 signed": convolution((2, 16, 5, 6), 8, 3, data="s8"),
     "1x1": convolution((1, 24, 7, 7), 40, 1, padding=0),
     "stem": convolution((1, 3, 13, 13), 16, 7, stride=2, padding=3),
+    "two-bit weights, short shifts": convolution((1, 16, 5, 5), 16, 1, padding=0, weight=2,
+                                                 shifts=(9, 16)),
+    "shifts too short for vectors": convolution((1, 16, 5, 5), 16, 1, padding=0, shifts=(1, 5)),
+    "depthwise, short shifts": convolution((1, 16, 6, 6), 16, 3, groups=16, weight=2,
+                                           shifts=(9, 16)),
     "narrow weights": convolution((1, 20, 6, 6), 19, 3, weight=4),
     "narrow weights, signed": convolution((1, 64, 5, 5), 16, 3, weight=5, data="s8"),
     "depthwise": convolution((1, 24, 8, 9), 24, 3, groups=24),
@@ -135,6 +142,16 @@ def test_saturating_products_are_not_used_where_they_saturate() -> None:
     assert dots(Range(0, 127), Range(-127, 127))[0].steps == 1
     assert dots(Range(-2000, 2000), Range(-2000, 2000))[0].name == "vpmaddwd"
     assert dots(Range(0, 2**16), Range(-1, 1)) == ()
+
+
+@pytest.mark.parametrize(("name", "in_vectors"), [
+    ("1x1", True), ("two-bit weights, short shifts", True), ("depthwise, short shifts", True),
+    ("shifts too short for vectors", False),
+])  # fmt: skip
+def test_sums_are_scaled_in_vectors_where_they_stay_small(name: str, in_vectors: bool) -> None:
+    graph = CASES[name]
+    (group,) = (g for g in make_groups(graph) if g.head == "conv")
+    assert (fused_requantize(graph, group) is not None) == in_vectors
 
 
 def test_winograd_is_left_out_where_its_sums_might_not_fit() -> None:

@@ -98,9 +98,31 @@ def fused_requantize(graph: Graph, group: Group) -> Node | None:
     m, e = (graph.constants.get(v) for v in node.inputs[1:])
     if m is None or e is None or not e.size:
         return None
-    if int(e.min()) < 16 or int(e.max()) > 32 or int(m.min(initial=0)) < 0:
+    if int(e.min()) < 1 or int(e.max()) > 32 or int(m.min(initial=0)) < 0:
         return None
-    return node
+    return node if int(e.min()) >= 16 or _stays_small(graph, head, m, e) else None
+
+
+def _stays_small(
+    graph: Graph, head: Node, m: npt.NDArray[Any], e: npt.NDArray[Any]
+) -> bool:
+    """Whether scaled sums fit 32 bits, which they must before they are clipped.
+
+    With e of 16 and more all do; less is the rule with weights of two bits, whose scales are
+    large and whose sums are small.
+    """
+    weights = graph.constants.get(head.inputs[1])
+    if head.op.name not in ("conv2d", "linear") or weights is None:
+        return False
+    names = dict(zip(head.op.operand_names(), head.inputs))
+    bias = graph.constants.get(names["bias"]) if "bias" in names else np.zeros(1, np.int64)
+    if bias is None:
+        return False
+    data = graph.type(head.inputs[0]).dtype
+    sums = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1)
+    greatest = (sums * max(-data.min, data.max) + np.abs(bias.astype(np.int64))).astype(object)
+    shift = e.astype(object)
+    return bool(np.all(greatest * m.astype(object) + 2 ** (shift - 1) < 2 ** (shift + 31)))
 
 
 def scaling_tables(
