@@ -53,6 +53,8 @@ ACCURACY_FORMAT = "codesign-accuracy/1"
 FLOAT_IR = "network.ir"
 INTEGER_IR = "integer.ir"
 
+TOLERANCE = Decimal("0.01")
+"""Share of a network's latency below which timings of designs are not told apart."""
 LOSS_KINDS = {
     "hessian": "Hessian trace × squared weight error (HAWQ), on calibration data",
     "measured": "measured increase of the calibration loss, one layer at a time",
@@ -161,7 +163,7 @@ class Session:
         with self.progress.task("Solving"):
             solution, self.tables = solve_lazily(
                 self.tables, self.options, loss_limit, self.measure_layers, self.ratio,
-                self.estimates,
+                self.estimates, TOLERANCE,
             )  # fmt: skip
         return solution
 

@@ -10,6 +10,7 @@ until it is best by measurements alone, so that the bounds find little left to a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 
 from codesign.errors import InfeasibleError
@@ -36,13 +37,16 @@ def solve_lazily(
     measure: MeasureLayers,
     ratio: Ratio | None = None,
     estimate: Estimate | None = None,
+    tolerance: Decimal = Decimal(0),
 ) -> tuple[Solution, Tables]:
     """The optimum under measured latencies, with the tables as they are known then.
 
     Raises InfeasibleError: bounds only rise by measuring, so infeasible stays infeasible; the
     nearest feasible values that it names are measured ones. ``ratio`` tightens the bounds of a
     layer's other formats once one is measured, so that less has to be. ``estimate`` says what is
-    worth measuring; the answer does not rest on it.
+    worth measuring; the answer does not rest on it. Where latency is minimised, the loop ends with
+    the best measured design once the bounds leave no more than ``tolerance`` of it to be gained
+    (``Solution.bound`` and ``gap`` say how much): to tell less apart, timings are not good enough.
     """
     while estimate is not None and options.wants_latency:
         problem = to_problem(estimate(tables), options, loss_limit)
@@ -72,7 +76,41 @@ def solve_lazily(
         missing = _missing(tables, solution.choices)
         if not missing:
             return solution, tables
+        if tolerance and options.goal == "latency":
+            best = _best_measured(tables, options, loss_limit)
+            near = None if best is None else _within(best, solution, tolerance)
+            if near is not None:
+                return near, tables
         tables = tables.with_measured(measure(solution.choices, missing), ratio)
+
+
+def _best_measured(
+    tables: Tables, options: DesignOptions, loss_limit: Decimal | None
+) -> Solution | None:
+    """The fastest design of measured entries alone; None if limits leave none."""
+    latency = tables.latency_ms
+    never = sum((max(row.values()) for row in latency.values()), Decimal(1))
+    known = {
+        layer: {f: v if (layer, f) in tables.measured else never for f, v in row.items()}
+        for layer, row in latency.items()
+    }
+    problem = to_problem(replace(tables, latency_ms=known), options, loss_limit)
+    found = solve(problem, options.solver, options.time_limit, explain=False)
+    if found.choices is None or _missing(tables, found.choices):
+        return None
+    return found
+
+
+def _within(best: Solution, bounded: Solution, tolerance: Decimal) -> Solution | None:
+    """``best`` with the bound of ``bounded`` if that is near enough."""
+    least = bounded.objective if bounded.bound is None else bounded.bound
+    assert best.objective is not None
+    assert least is not None
+    if best.objective - least > tolerance * best.objective:
+        return None
+    bound = min(least, best.objective)
+    status = Status.OPTIMAL if bound == best.objective else Status.FEASIBLE
+    return replace(best, bound=bound, status=status)
 
 
 def _missing(tables: Tables, choices: Mapping[str, str]) -> frozenset[str]:

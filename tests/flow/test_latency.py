@@ -180,3 +180,26 @@ def test_estimates_come_from_the_nearest_measured_format() -> None:
     alike = tables.with_estimates(codes | {("b", f): "b" for f in FORMATS}, costs)
     assert set(alike.latency_ms["b"].values()) == {Decimal("0.1")}
     assert found.measured == tables.measured
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_loop_ends_where_bounds_leave_little_to_gain(seed: int) -> None:
+    board, again = Board(seed), Board(seed)
+    options = replace(OPTIONS, objective="latency", loss_budget=0.6)
+    exact, _ = solve_lazily(again.tables(), options, None, again.measure)
+    tolerance = Decimal("0.3")
+    solution, tables = solve_lazily(
+        board.tables(), options, None, board.measure, tolerance=tolerance
+    )
+    assert solution.choices is not None
+    assert set(solution.choices.items()) <= tables.measured
+    assert solution.objective is not None
+    assert solution.bound is not None
+    assert exact.objective is not None
+    assert solution.objective == sum(
+        Decimal(str(board.true[item])) for item in solution.choices.items()
+    )
+    assert solution.bound <= exact.objective <= solution.objective
+    assert solution.objective - solution.bound <= tolerance * solution.objective
+    assert (solution.status == "optimal") == (solution.bound == solution.objective)
+    assert len(board.asked) <= len(again.asked)
