@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from amaranth import Array, Cat, Module, Mux, Signal, signed
+from amaranth import Array, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature
@@ -80,7 +80,7 @@ def shapes(engine: Engine) -> tuple[MemoryShape, ...]:
                 2 * engine.px,
             )
         )
-    found.append(MemoryShape("param", PARAM.size * BLOCK, PARAM_BLOCKS, 1))
+    found.append(MemoryShape("param", PARAM.size, PARAM_BLOCKS, BLOCK))
     found.append(MemoryShape("tap", TAP.size, TAPS, 1))
     return tuple(found)
 
@@ -282,27 +282,28 @@ ParamRead = Signature({"block": Out(10), "data": In(data.ArrayLayout(PARAM, BLOC
 
 
 class ParamBuffer(wiring.Component):
-    """Bias and factors: one word is a block of 8 channels."""
+    """Bias and factors: a memory for each of a block's 8 channels, so that a channel is written as
+    it comes and its data go to one memory's inputs, not to all."""
 
     def __init__(self) -> None:
         """The same for both engines."""
         super().__init__({"write": In(ItemWriteSignature), "read": In(ParamRead)})
 
     def elaborate(self, platform: Any) -> Module:
-        """Gathers the first 7 channels, writes with the eighth."""
+        """Registers of its own before the memories: the other engine's are elsewhere."""
         m = Module()
-        m.submodules.ram = ram = memory(PARAM.size * BLOCK, PARAM_BLOCKS)
-        port = ram.write_port()
-        item = self.write.data[: PARAM.size]
-        gathered = Signal(data.ArrayLayout(PARAM.size, BLOCK), reset_less=True)
-        full = Signal()
-        block = Signal.like(port.addr, reset_less=True)
-        lane, above = self.write.index[:3], self.write.index[3:]
+        item = Signal(PARAM.size, reset_less=True)
+        block = Signal(self.write.index.shape().width - 3, reset_less=True)
         with m.If(self.write.valid):
-            m.d.sync += gathered[lane].eq(item)
-        m.d.sync += [full.eq(self.write.valid & (lane == BLOCK - 1)), block.eq(above)]
-        m.d.comb += [port.addr.eq(block), port.data.eq(gathered), port.en.eq(full)]
-        m.d.comb += self.read.data.eq(read_registered(m, ram, self.read.block))
+            m.d.sync += [item.eq(self.write.data), block.eq(self.write.index[3:])]
+        for lane in range(BLOCK):
+            m.submodules[f"ram_{lane}"] = ram = memory(PARAM.size, PARAM_BLOCKS)
+            port = ram.write_port()
+            mine = Signal(name=f"write_{lane}")
+            m.d.sync += mine.eq(self.write.valid & (self.write.index[:3] == lane))
+            m.d.comb += [port.addr.eq(block), port.data.eq(item), port.en.eq(mine)]
+            channel = read_registered(m, ram, self.read.block)
+            m.d.comb += Value.cast(self.read.data[lane]).eq(channel)
         return m
 
 

@@ -107,6 +107,7 @@ class Loader(Component):
         m.d.comb += free.eq(self.beat.valid & (~state.act_valid | state.act_taken) & ~closing)
         go = {kind: Signal(name=f"go_{kind}") for kind in ready}
         m.d.comb += [go[kind].eq(free & ready[kind]) for kind in ready]
+        state.fill_slots()
         with m.If(go["act"]):
             state.place_activations(finish)
         with m.If(go["weight"]):
@@ -168,6 +169,7 @@ class _State:
         slot = act_slot_of(shapes)
         self.slots = [Signal(slot, name=f"slot_{k}", reset_less=True) for k in range(slots)]
         self.act_valid = Signal()
+        self.chosen, self.nibbles = Signal(), Signal()  # chosen: the depthwise engine's
         # results on chip go first in the buffers: a register slice ends their stall
         m.submodules.acts = self.acts = Slice(
             data.StructLayout(
@@ -297,42 +299,47 @@ class _State:
         self.m.d.comb += index.eq(self.second | ~mask[0])
         return index, index | ~mask[1], ~index & mask[1]
 
-    def place_activations(self, finish: Any) -> None:
-        """One cycle: one pixel, or two neighbours."""
-        m, now, beat = self.m, self.now, self.loader.beat
-        f = self.flags
-        index, last_word, two = self.word()
-        wraps = Signal()
-        after = Signal.like(self.place)
-        next_memory = Signal.like(self.memory)
-        pair = Signal()
-        end_row = Signal()
-        last_memory = self.memory == self.last_memory
+    def fill_slots(self) -> None:
+        """What the next cycle of activations would place, into slots that are free, whether a beat
+        is there or not: then these registers and their wires do not wait for it."""
+        m, now, beat, f = self.m, self.now, self.loader.beat, self.flags
+        index, self.last_word, two = self.word()
+        self.wraps, self.pair, self.end_row = Signal(), Signal(), Signal()
+        self.after = Signal.like(self.place)
+        self.next_memory = Signal.like(self.memory)
         m.d.comb += [
-            wraps.eq(last_memory),
-            after.eq(self.place + now.place_group),
-            next_memory.eq(Mux(wraps, 0, self.memory + 1)),
-            pair.eq(two & self.pairs & ~f["column_ends"]),
-            end_row.eq(Mux(pair, f["pair_ends"], f["column_ends"])),
+            self.wraps.eq(self.memory == self.last_memory),
+            self.after.eq(self.place + now.place_group),
+            self.next_memory.eq(Mux(self.wraps, 0, self.memory + 1)),
+            self.pair.eq(two & self.pairs & ~f["column_ends"]),
+            self.end_row.eq(Mux(self.pair, f["pair_ends"], f["column_ends"])),
         ]
         words = [beat.payload.data[64 * k : 64 * k + 64] for k in range(self.loader.port.words)]
         first, second = self.slots[0], self.slots[-1]
-        m.d.sync += self.act_valid.eq(1)
-        if second is not first:
+        with m.If(~self.act_valid | self.act_taken):
+            if second is not first:
+                m.d.sync += [
+                    second.valid.eq(self.pair),
+                    second.memory.eq(self.next_memory),
+                    second.address.eq(Mux(self.wraps, self.after, self.place) + self.piece),
+                    second.lane.eq(self.lane),
+                    second.data.eq(self.packed(words[-1])),
+                ]
             m.d.sync += [
-                second.valid.eq(pair),
-                second.memory.eq(next_memory),
-                second.address.eq(Mux(wraps, after, self.place) + self.piece),
-                second.lane.eq(self.lane),
-                second.data.eq(self.packed(words[-1])),
+                first.valid.eq(1),
+                first.memory.eq(self.memory),
+                first.address.eq(self.place + self.offset + self.piece),
+                first.lane.eq(self.lane),
+                first.data.eq(self.packed(Mux(index, words[-1], words[0]))),
+                self.chosen.eq(now.dest[2]),
+                self.nibbles.eq(now.place_nibbles),
             ]
-        m.d.sync += [
-            first.valid.eq(1),
-            first.memory.eq(self.memory),
-            first.address.eq(self.place + self.offset + self.piece),
-            first.lane.eq(self.lane),
-            first.data.eq(self.packed(Mux(index, words[-1], words[0]))),
-        ]
+
+    def place_activations(self, finish: Any) -> None:
+        """One cycle: one pixel, or two neighbours."""
+        m, now, beat, f = self.m, self.now, self.loader.beat, self.flags
+        last_word, pair = self.last_word, self.pair
+        m.d.sync += self.act_valid.eq(1)
         ends = Signal()
         m.d.comb += ends.eq(f["piece_ends"] & f["y_ends"] & f["x_ends"])
         m.d.comb += beat.ready.eq(ends & (last_word | pair))
@@ -348,7 +355,7 @@ class _State:
                 ]
             with m.Else():
                 m.d.sync += [self.times_y.eq(0), f["y_ends"].eq(f["only_y"])]
-                self.advance(pair, wraps, next_memory, after)
+                self.advance(pair, self.wraps, self.next_memory, self.after)
                 with m.If(~f["x_ends"]):
                     m.d.sync += [
                         self.times_x.eq(self.times_x + 1),
@@ -363,7 +370,7 @@ class _State:
                         f["pair_ends"].eq(self.columns == Mux(pair, 4, 3)),
                         self.second.eq(~(last_word | pair)),
                     ]
-                    with m.If(end_row):
+                    with m.If(self.end_row):
                         self.next_row(finish)
 
     def advance(self, pair: Any, wraps: Any, next_memory: Any, after: Any) -> None:
@@ -459,14 +466,11 @@ class _State:
         names = ("dense", "depthwise")
         ways = [getattr(loader, f"{name}_act") for name in names]
         entry, there = self.acts.i.payload, self.acts.o.payload
-        chosen, nibbles = Signal(), Signal()  # the depthwise engine's
-        with m.If(go["act"]):
-            m.d.sync += [chosen.eq(self.now.dest[2]), nibbles.eq(self.now.place_nibbles)]
-        with m.Elif(self.act_taken):
+        with m.If(~go["act"] & self.act_taken):
             m.d.sync += self.act_valid.eq(0)
         m.d.comb += [
-            self.acts.i.valid.eq(self.act_valid), entry.chosen.eq(chosen),
-            entry.nibbles.eq(nibbles),
+            self.acts.i.valid.eq(self.act_valid), entry.chosen.eq(self.chosen),
+            entry.nibbles.eq(self.nibbles),
             self.acts.o.ready.eq(Mux(there.chosen, ways[1].ready, ways[0].ready)),
         ]  # fmt: skip
         for index, slot in enumerate(self.slots):

@@ -32,7 +32,7 @@ from codesign.errors import InputError
 from codesign.space.accelerator import Engine
 from codesign.space.device import MULTIPLIERS, MultiplierKind
 from codesign.targets.fpga.hw.primitives import dsp48, lut_multiply, mult18
-from codesign.targets.fpga.machine import LATENCY
+from codesign.targets.fpga.machine import LATENCY, depthwise_latency
 
 
 def _array(shape: Any, *counts: int) -> Any:
@@ -239,7 +239,7 @@ class DepthwiseMultipliers(wiring.Component):
         self.po, self.px = po, px
         self.weight_bits, self.activation_bits = weight_bits, activation_bits
         self.primitive = primitive
-        self.latency = LATENCY[kind]
+        self.latency = depthwise_latency(kind)
         super().__init__({
             "activation": In(_array(signed(activation_bits + 1), px, po)),
             "weight": In(_array(signed(weight_bits), po)),
@@ -275,7 +275,8 @@ class DepthwiseMultipliers(wiring.Component):
             return delayed(m, a * w, self.latency, self.enable)
         if self.kind == "lut":
             return lut_multiply(m, delayed(m, a, 1, self.enable), w, self.enable)
-        return mult18(m, w, a, self.enable)[:16].as_signed()
+        product = mult18(m, w, a, self.enable)[:16].as_signed()
+        return delayed(m, product, self.latency - LATENCY["mult18"], self.enable)
 
     def _pair(self, m: Module, x: int, o: int) -> None:
         last = x + 1 == self.px

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from codesign.space.accelerator import Accelerator
 from codesign.targets.fpga.isa import BLOCK, Command, Dest, Unit
-from codesign.targets.fpga.machine import LATENCY, depthwise_engine
+from codesign.targets.fpga.machine import LATENCY, depthwise_engine, depthwise_latency
 from codesign.targets.fpga.sim.dram import Dram
 
 OUTSTANDING = 8
@@ -155,7 +155,7 @@ class Workloads:
         steps, taps = v["groups"] * v["rows"] * v["steps"], v["taps"]
         least = max(least, 2) if v.get("residual") else least
         beats = (steps - 1) * max(taps, least) + taps
-        latency = LATENCY[e.multiplier]
+        latency = depthwise_latency(e.multiplier)
         if v.get("to_chip"):
             slow = 2 if self.dense.pi < BLOCK else 1
             beats = max(beats, v["blocks"] * v["rows"] * v["width"] * slow)
