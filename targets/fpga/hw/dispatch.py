@@ -135,7 +135,9 @@ class Queue(Component):
         level = Signal(range(size + 1))
         some, room = Signal(), Signal(init=1)
         head, tail = Signal(range(size)), Signal(range(size))
-        take, came = Signal(), Signal()
+        # the register behind the memory is the memory's own on an ECP5, where it is slow without
+        take, reads, came = Signal(), Signal(), Signal()
+        value = Signal(64, reset_less=True)
         words = [Signal(64, name=f"word_{k}", reset_less=True) for k in range(self.length)]
         asked, filled = Signal(range(self.length + 1)), Signal(range(self.length + 1))
         last, held, go = Signal(), Signal(), Signal()
@@ -153,8 +155,8 @@ class Queue(Component):
         ]
         up, down = self.write & ~take, take & ~self.write
         m.d.sync += [
-            tail.eq(tail + self.write), head.eq(head + take), came.eq(take),
-            asked.eq(asked + take), filled.eq(filled + came),
+            tail.eq(tail + self.write), head.eq(head + take), reads.eq(take), came.eq(reads),
+            value.eq(read.data), asked.eq(asked + take), filled.eq(filled + came),
             # a command's first word asks for room, so what is known a cycle late is early enough
             room.eq(Mux(self.write, level < size - self.length, level <= size - self.length)),
         ]  # fmt: skip
@@ -164,7 +166,7 @@ class Queue(Component):
             m.d.sync += [level.eq(level - 1), some.eq(level != 1)]
         for index, word in enumerate(words):
             with m.If(came & (filled == index)):
-                m.d.sync += word.eq(read.data)
+                m.d.sync += word.eq(value)
         fields = data.View(command_layout(self.unit), Cat(words)[: command_layout(self.unit).size])
         m.d.comb += self.unmet.eq(_unmet(self.done, fields))
         # judged anew after every change of the register; a counter only moves towards "met". The
@@ -178,8 +180,8 @@ class Queue(Component):
             m.d.sync += [asked.eq(0), filled.eq(0), held.eq(0), go.eq(0)]
         with m.If(self.clear):
             m.d.sync += [
-                asked.eq(0), filled.eq(0), held.eq(0), came.eq(0), level.eq(0), some.eq(0),
-                head.eq(tail), go.eq(0), room.eq(1),
+                asked.eq(0), filled.eq(0), held.eq(0), reads.eq(0), came.eq(0), level.eq(0),
+                some.eq(0), head.eq(tail), go.eq(0), room.eq(1),
             ]  # fmt: skip
         return m
 
