@@ -80,7 +80,7 @@ def shapes(engine: Engine) -> tuple[MemoryShape, ...]:
                 2 * engine.px,
             )
         )
-    found.append(MemoryShape("param", PARAM.size, PARAM_BLOCKS, BLOCK))
+    found.append(MemoryShape("param", 2 * PARAM.size, PARAM_BLOCKS, BLOCK // 2))
     found.append(MemoryShape("tap", TAP.size, TAPS, 1))
     return tuple(found)
 
@@ -282,8 +282,8 @@ ParamRead = Signature({"block": Out(10), "data": In(data.ArrayLayout(PARAM, BLOC
 
 
 class ParamBuffer(wiring.Component):
-    """Bias and factors: a memory for each of a block's 8 channels, so that a channel is written as
-    it comes and its data go to one memory's inputs, not to all."""
+    """Bias and factors: a memory for each two of a block's 8 channels, written as they come, so
+    that a channel's data go to few inputs. Two channels fill three block RAMs 36 bits wide."""
 
     def __init__(self) -> None:
         """The same for both engines."""
@@ -292,18 +292,22 @@ class ParamBuffer(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Registers of its own before the memories: the other engine's are elsewhere."""
         m = Module()
-        item = Signal(PARAM.size, reset_less=True)
-        block = Signal(self.write.index.shape().width - 3, reset_less=True)
+        even, item = (Signal(PARAM.size, name=n, reset_less=True) for n in ("even", "item"))
+        block = Signal(range(PARAM_BLOCKS), reset_less=True)
         with m.If(self.write.valid):
             m.d.sync += [item.eq(self.write.data), block.eq(self.write.index[3:])]
-        for lane in range(BLOCK):
-            m.submodules[f"ram_{lane}"] = ram = memory(PARAM.size, PARAM_BLOCKS)
+            with m.If(~self.write.index[0]):
+                m.d.sync += even.eq(self.write.data)
+        for pair in range(BLOCK // 2):
+            m.submodules[f"ram_{pair}"] = ram = memory(2 * PARAM.size, PARAM_BLOCKS)
             port = ram.write_port()
-            mine = Signal(name=f"write_{lane}")
-            m.d.sync += mine.eq(self.write.valid & (self.write.index[:3] == lane))
-            m.d.comb += [port.addr.eq(block), port.data.eq(item), port.en.eq(mine)]
-            channel = read_registered(m, ram, self.read.block)
-            m.d.comb += Value.cast(self.read.data[lane]).eq(channel)
+            mine = Signal(name=f"write_{pair}")
+            m.d.sync += mine.eq(self.write.valid & (self.write.index[:3] == 2 * pair + 1))
+            m.d.comb += [port.addr.eq(block), port.data.eq(Cat(even, item)), port.en.eq(mine)]
+            both = read_registered(m, ram, self.read.block)
+            for k in range(2):
+                channel = Value.cast(self.read.data[2 * pair + k])
+                m.d.comb += channel.eq(both[PARAM.size * k :][: PARAM.size])
         return m
 
 
