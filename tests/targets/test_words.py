@@ -16,7 +16,7 @@ from codesign.targets.layers import random_inputs
 from codesign.targets.tvm_lower.groups import make_groups
 from codesign.targets.tvm_lower.isa.base import LEAST_SHIFT, SUM_LIMIT
 from codesign.targets.tvm_lower.machine import x86_machine
-from codesign.targets.tvm_lower.templates.epilogue import fits_short
+from codesign.targets.tvm_lower.templates.epilogue import short_lift
 from codesign.targets.tvm_lower.tiles import no_tiles
 from codesign.targets.tvm_lower.wide import wide_values
 from tests.targets.checks import extremes
@@ -112,19 +112,20 @@ def test_chains_of_every_width_are_exact(weight: int) -> None:
             np.testing.assert_array_equal(runner.run(*arrays)[0], expected)
 
 
-def scaled_layer(sums: int, e: int, seed: int) -> Graph:
+def scaled_layer(sums: int, e: int, seed: int, most: int = 32) -> Graph:
     """A 1x1 convolution whose sums and biases reach just ``sums``, scaled to all of s16."""
     rng = np.random.default_rng([sums, e, seed])
     b = GraphBuilder("scaled")
     x = b.input("x", TensorType((1, 8, 3, 5), U8))
-    w = rng.integers(-127, 128, (16, 8, 1, 1))
+    wide = min(127, sums // (8 * 255))  # so that the sums leave room for a bias
+    w = rng.integers(-wide, wide + 1, (16, 8, 1, 1))
     room = sums - np.abs(w).sum(axis=(1, 2, 3)) * 255
     bias = np.where(rng.random(16) < 0.5, room, -room).astype(np.int32)
     bias[::4] = rng.integers(-(2**16), 2**16, 4)
     conv = b.add(ops.Conv2d((1, 1), (0, 0, 0, 0), (1, 1), 1),
                  [x, b.constant(w.astype(np.int8), dtype=S8), b.constant(bias)])  # fmt: skip
     m = rng.choice([2**15, 2**15 + 1, 2**16 - 1, 51234, 0], 16).astype(np.int32)
-    shifts = rng.integers(e, 33, 16).astype(np.int32)
+    shifts = rng.integers(e, most + 1, 16).astype(np.int32)
     shifts[:4] = e
     s32 = DType.parse("s32")
     y = b.add(ops.Requantize(s32, -(2**31), 2**31 - 1, 1),
@@ -140,8 +141,9 @@ def test_scaling_at_its_bounds(sums: int, e: int) -> None:
         (conv, scaled) = (n for n in graph.nodes.values() if n.op.name in ("conv2d", "requantize"))
         w, bias = (graph.constants[v] for v in conv.inputs[1:])
         shifts = graph.constants[scaled.inputs[2]]
-        fits = fits_short(U8, w, bias.astype(np.int64), shifts)
-        assert fits == (sums < SUM_LIMIT and e >= LEAST_SHIFT)
+        lift = short_lift(U8, w, bias.astype(np.int64), shifts)
+        fits = sums < SUM_LIMIT and e >= LEAST_SHIFT
+        assert (lift is not None) == fits  # sums at their limit leave no room for a shift
         runner = HostTarget(threads=1, tuned=False).runner(graph)
         for arrays in (random_inputs(graph), *extremes(graph)):
             expected = interpret.run(graph, *arrays)[0]
@@ -157,3 +159,19 @@ def test_more_chains_are_exact(seed: int) -> None:
         np.testing.assert_array_equal(
             runner.run(*arrays)[0], interpret.run(graph, *arrays)[0]
         )
+
+
+@pytest.mark.parametrize("e", [4, 10, LEAST_SHIFT - 1])
+@pytest.mark.parametrize("over", [0, 1])
+def test_small_sums_are_lifted_to_the_least_shift(e: int, over: int) -> None:
+    lift = LEAST_SHIFT - e
+    graph = scaled_layer((SUM_LIMIT >> lift) - 1 + over, e, 0, most=32 - lift)
+    (conv, scaled) = (n for n in graph.nodes.values() if n.op.name in ("conv2d", "requantize"))
+    w, bias = (graph.constants[v] for v in conv.inputs[1:])
+    shifts = graph.constants[scaled.inputs[2]]
+    found = short_lift(U8, w, bias.astype(np.int64), shifts)
+    assert found == (None if over else lift)
+    runner = HostTarget(threads=1, tuned=False).runner(graph)
+    for arrays in (random_inputs(graph), *extremes(graph)):
+        expected = interpret.run(graph, *arrays)[0]
+        np.testing.assert_array_equal(runner.run(*arrays)[0], expected)

@@ -41,6 +41,8 @@ class Epilogue:
     """Buffer of the scaling constants, or None where ``finish`` does everything."""
     scaling: Scaling | None = None
     """How to scale with them; None for the way of this module."""
+    lift: int = 0
+    """Bits that sums are shifted left before: so much more are the shifts in the tables."""
 
     def vector(self, sums: Expr, block: Expr, lanes: int) -> Expr:
         """Scale a vector of sums of output channels block·lanes …; int32."""
@@ -48,6 +50,8 @@ class Epilogue:
             return sums
         if self.scaling is not None:
             scaling, words = self.scaling, self.scaling.words(lanes)
+            if self.lift:
+                sums = sums << tirx.Broadcast(const(self.lift, "int32"), lanes)
             return scaling.apply(
                 lambda start, count: write.load(self.tables, block * words + start, count),
                 sums, lanes,
@@ -144,13 +148,21 @@ def scaling_tables(
     return np.stack(rows, 1)
 
 
-def fits_short(
+def short_lift(
     data: DType, weights: npt.NDArray[Any], bias: npt.NDArray[Any], e: npt.NDArray[Any]
-) -> bool:
-    """Whether a layer's sums and shifts suit ``InstructionSet.short_scaling``."""
+) -> int | None:
+    """Bits by which a layer's sums are shifted so that ``InstructionSet.short_scaling`` suits them;
+    None if it does not.
+
+    (x · 2^k · m + 2^(e+k-1)) >> (e + k) is the same: small sums with large scales, which weights of
+    two or three bits have, reach the least shift like this.
+    """
     greatest = np.abs(weights.astype(np.int64)).sum(axis=(1, 2, 3)) * max(-data.min, data.max)
     greatest += np.abs(bias)
-    return int(greatest.max(initial=0)) < SUM_LIMIT and int(e.min(initial=62)) >= LEAST_SHIFT
+    least = int(e.min(initial=62))
+    lift = max(0, LEAST_SHIFT - least)
+    fits = least >= 1 and int(greatest.max(initial=0)) << lift < SUM_LIMIT
+    return lift if fits and int(e.max(initial=0)) + lift <= 32 else None
 
 
 def scaled_reader(node: Node, values: list[Expr]) -> Reader:

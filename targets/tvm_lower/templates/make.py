@@ -32,10 +32,10 @@ from codesign.targets.tvm_lower.templates.direct import direct
 from codesign.targets.tvm_lower.templates.epilogue import (
     Epilogue,
     constant_bias,
-    fits_short,
     fused_requantize,
     scaled_reader,
     scaling_tables,
+    short_lift,
 )
 from codesign.targets.tvm_lower.templates.request import Request, correction
 from codesign.targets.tvm_lower.templates.winograd import winograd
@@ -91,14 +91,16 @@ def write_kernel(
                 fast = isa.pairs or isa.scaling is not None
                 requantize = fused_requantize(graph, group) if fast else None
                 bias = constant_bias(kernel, head, fix, weights.shape[0])
-                tables, scaling = None, isa.scaling
+                tables, scaling, lift = None, isa.scaling, 0
                 if requantize is not None and bias is not None:
                     m, e = (graph.constants[v] for v in requantize.inputs[1:])
                     exact = constant_bias(kernel, head, None, weights.shape[0])
-                    if exact is not None and fits_short(workload.data, weights, exact, e):
-                        scaling = isa.short_scaling or scaling
+                    if exact is not None and isa.short_scaling is not None:
+                        able = short_lift(workload.data, weights, exact, e)
+                        if able is not None:
+                            scaling, lift = isa.short_scaling, able
                     pack = scaling.pack if scaling is not None else scaling_tables
-                    found = pack(m, e, bias, lanes).reshape(-1)
+                    found = pack(m, e + lift, bias << lift, lanes).reshape(-1)
                     tables = kernel.array(found, "scaling").buffer
                     done = {head.name: _never, requantize.name: scaled_reader(requantize, values)}
                 else:
@@ -110,7 +112,7 @@ def write_kernel(
                     values.append(total)
                     return read(index)
 
-                return Epilogue(finish, tables, scaling)
+                return Epilogue(finish, tables, scaling, lift)
 
             product = make_product(kernel, head)
             last = kernel.innermost(head.inputs[0]) == (1 if head.op.name == "conv2d" else -1)
