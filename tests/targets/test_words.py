@@ -171,6 +171,7 @@ def test_small_sums_are_lifted_to_the_least_shift(e: int, over: int) -> None:
     shifts = graph.constants[scaled.inputs[2]]
     found = short_lift(U8, w, bias.astype(np.int64), shifts)
     assert found == (None if over else lift)
+    assert short_lift(U8, w[:, :1] // 8, bias // 512, np.minimum(shifts, 20)) == max(lift, 8)
     runner = HostTarget(threads=1, tuned=False).runner(graph)
     for arrays in (random_inputs(graph), *extremes(graph)):
         expected = interpret.run(graph, *arrays)[0]

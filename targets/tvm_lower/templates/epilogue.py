@@ -27,6 +27,8 @@ from codesign.targets.tvm_lower.kernel import Expr, Index, Kernel, Reader, clamp
 from codesign.targets.tvm_lower.templates import write
 
 Finish = Callable[[Expr, Index], Expr]
+_LIFT = 8
+"""Tried before what is just enough, so that layers run the same code."""
 _TABLES = 6
 """int64 values a channel pair: two multipliers, two rounding terms, two shifts."""
 
@@ -159,10 +161,12 @@ def short_lift(
     """
     greatest = np.abs(weights.astype(np.int64)).sum(axis=(1, 2, 3)) * max(-data.min, data.max)
     greatest += np.abs(bias)
-    least = int(e.min(initial=62))
-    lift = max(0, LEAST_SHIFT - least)
-    fits = least >= 1 and int(greatest.max(initial=0)) << lift < SUM_LIMIT
-    return lift if fits and int(e.max(initial=0)) + lift <= 32 else None
+    least, most = int(e.min(initial=62)), int(e.max(initial=0))
+    for lift in (0, _LIFT, LEAST_SHIFT - least):
+        small = int(greatest.max(initial=0)) << max(lift, 0) < SUM_LIMIT
+        if lift >= 0 and small and least + lift >= LEAST_SHIFT and most + lift <= 32 and least > 0:
+            return lift
+    return None
 
 
 def scaled_reader(node: Node, values: list[Expr]) -> Reader:
