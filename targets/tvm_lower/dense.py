@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -162,6 +162,15 @@ def _ravel(index: Index, shape: Sequence[int]) -> Expr:
     for i, size in zip(index, shape):
         flat = flat * size + i
     return flat
+
+
+def sample(product: Product, stride: tuple[int, int]) -> Product:
+    """A 1x1 convolution of this stride as one without a stride, of an image of its pixels alone."""
+    down, across = stride
+    return replace(
+        product, height=product.out_height, width=product.out_width, stride=(1, 1),
+        data=lambda n, h, w, g, k: product.data(n, h * down, w * across, g, k),
+    )  # fmt: skip
 
 
 def make_product(kernel: Kernel, node: Node) -> Product:

@@ -66,6 +66,7 @@ CASES = {
     "3x3 residual": convolution((1, 16, 8, 8), 16, 3, residual=True),
     "3x3 signed": convolution((2, 16, 5, 6), 8, 3, data="s8"),
     "1x1": convolution((1, 24, 7, 7), 40, 1, padding=0),
+    "1x1 stride 2": convolution((2, 24, 7, 9), 16, 1, stride=2, padding=0, data="s8"),
     "stem": convolution((1, 3, 13, 13), 16, 7, stride=2, padding=3),
     "two-bit weights, short shifts": convolution((1, 16, 5, 5), 16, 1, padding=0, weight=2,
                                                  shifts=(9, 16)),
@@ -133,7 +134,9 @@ def test_every_tile_is_exact(name: str) -> None:
 def test_saturating_products_are_not_used_where_they_saturate() -> None:
     dots = instruction_set("avx2").dots
     u8 = Range(0, 255)
-    assert [d.name for d in dots(u8, Range(-127, 127))] == ["vpmaddwd"]
+    assert {d.data for d in dots(u8, Range(-127, 127))} == {"int16"}
+    assert {d.data for d in dots(u8, Range(-65, 65))} == {"int16"}  # 2 · 255 · 65 is too much
+    assert dots(u8, Range(-64, 64))[0].name == "vpmaddubsw"  # 32640 is not
     for limit in (63, 31, 15, 7, 3, 1):
         dot = dots(u8, Range(-limit, limit))[0]
         # the s16 sums of two products a step never pass the ends

@@ -101,6 +101,19 @@ def test_a_value_that_others_read_stays_in_bytes() -> None:
     assert wide(layers.builder.finish([one, pooled])) == frozenset()
 
 
+def test_strides_and_many_weights_are_exact() -> None:
+    """Words read with a stride in place, copied without the pixels between, weights in bytes."""
+    layers = Layers((1, 128, 5, 7))
+    copied = layers.conv(layers.start, 136, stride=2, name="copied")
+    x = layers.conv(layers.start, 528, dtype=S8, name="middle")
+    graph = layers.builder.finish([copied, layers.conv(x, 136, stride=2), layers.conv(x, 264)])
+    assert wide(graph) == {"middle"}
+    runner = HostTarget(tuned=False).runner(graph)
+    for arrays in (random_inputs(graph), *extremes(graph)):
+        for found, expected in zip(runner.run(*arrays), interpret.run(graph, *arrays)):
+            np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("weight", range(2, 9))
 def test_chains_of_every_width_are_exact(weight: int) -> None:
     """Weights at the bound of the narrow accumulators: all pairs saturate that can."""

@@ -53,9 +53,22 @@ def _widen(total: Expr, narrow: Expr) -> Expr:
 WORDS = Dot(
     "vpmaddwd", _LANES, 2, "int16", "int16",
     first=_pairs, add=lambda total, data, weights: total + _pairs(data, weights),
-    each=_each,
+    each=_each, prefetch=True,
 )  # fmt: skip
 """Any operands of 16 bits."""
+
+
+def _widened(data: Expr, weights: Expr) -> Expr:
+    return _pairs(data, weights.astype(f"int16x{2 * _LANES}"))
+
+
+BYTES = Dot(
+    "vpmaddwd, weights in bytes", _LANES, 2, "int16", "int8",
+    first=_widened, add=lambda total, data, weights: total + _widened(data, weights),
+    cost=1.1, prefetch=True,
+)  # fmt: skip
+"""The same with weights that lie in memory as bytes and are widened as they are loaded
+(``vpmovsxbw``): half as much to read where no cache holds them."""
 
 
 def _bytes(data: Range, weights: Range) -> Dot | None:
@@ -72,7 +85,7 @@ def _bytes(data: Range, weights: Range) -> Dot | None:
         "vpmaddubsw", _LANES, 4, "uint8", "int8",
         first=_quads, add=lambda total, data, weights: total + _quads(data, weights),
         narrow="int16x16", steps=steps, widen=_widen, offset=offset,
-        cost=(1 + 1 / steps) / 2,
+        cost=(1 + 1 / steps) / 2, prefetch=True,
     )  # fmt: skip
 
 
@@ -81,6 +94,8 @@ def _dots(data: Range, weights: Range) -> tuple[Dot, ...]:
     found = [narrow] if narrow is not None else []
     if max(data.limit, weights.limit) <= _S16:
         found.append(WORDS)
+        if weights.low >= -128 and weights.high <= 127:
+            found.append(BYTES)
     return tuple(sorted(found, key=lambda dot: dot.cost))
 
 

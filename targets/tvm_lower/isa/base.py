@@ -62,6 +62,8 @@ class Dot:
     each: Callable[[Expr, Expr], Expr] | None = None
     """(int32 lanes that hold two int16 inputs each, int16 weights of the same layout) → int32
     sums of the two products a lane: what depthwise convolution needs. None if there is none."""
+    prefetch: bool = False
+    """Whether weights are fetched before they are needed: it was measured to pay."""
     registers: int = 1
     """Vector registers of one accumulator."""
     cost: float = 1.0

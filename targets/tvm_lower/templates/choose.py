@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,7 @@ def default_tile(
         if not dots.each or workload.groups % dots.each[0].lanes:
             return None
         blocks = workload.groups // dots.each[0].lanes
-        vectors = next(v for v in (4, 3, 2, 1) if blocks % v == 0)
+        vectors = next(v for v in (2, 3, 1) if blocks % v == 0)
         rows = next(r for r in (8, 7, 4, 2, 1) if workload.out_height % r == 0)
         parallel = threads > 1 and workload.macs >= SERIAL_MACS
         return DepthwiseTile(min(4, workload.out_width), vectors, rows, parallel)
@@ -69,7 +70,17 @@ def default_tile(
     equal = equal_blocks(workload, dot)
     columns, vectors = best_shape(isa, dot, pixels, blocks, equal)
     parallel = threads > 1 and workload.macs >= SERIAL_MACS
-    return DirectTile(columns, vectors, 0, True, parallel)
+    return DirectTile(columns, vectors, _stored_dot(workload, dots), True, parallel)
+
+
+def _stored_dot(workload: Workload, dots: Dots) -> int:
+    """The first dot, or the same with weights in bytes where they are too many for words."""
+    first = dots.direct[0]
+    weights = workload.depth * workload.channels * math.prod(workload.kernel)
+    if first.weight != "int16" or 2 * weights < _WORDS:
+        return 0
+    alike = (i for i, d in enumerate(dots.direct) if (d.data, d.weight) == (first.data, "int8"))
+    return next(alike, 0)
 
 
 def equal_blocks(workload: Workload, dot: Dot) -> bool:
@@ -130,6 +141,8 @@ _BYTES = 4
 """Weights that all cores together read a cycle in a network, whose weights no cache holds."""
 _DIRECT = 1.25
 """Direct products reach so much less of ``PRODUCTS`` than Winograd's, whose loops are longer."""
+_WORDS = 1 << 17
+"""Bytes of weights in words from which on reading bytes and widening them is faster."""
 _CACHED = 1 << 19
 """Bytes of weights that stay in a core's own cache."""
 

@@ -42,6 +42,8 @@ class _Taps:
     """Dot steps of a run."""
 
 
+_FIRST_CACHE = 1 << 15
+"""Weights that stay in a core's first cache beside what else is there."""
 _ALONE = 1 << 14
 """Elements that one thread copies sooner than others come to help."""
 
@@ -245,6 +247,15 @@ class _Direct:
         taps = self.taps
         return taps.rows * taps.columns * taps.run * self.dot.lanes * self.dot.terms
 
+    def _ahead(self) -> int:
+        """How far before their use weights are fetched: the next group's while this one's are
+        multiplied, if they are too many for the first cache and pixels enough to hide it."""
+        pixels = self._row_pixels() * (1 if self._flat() else self.product.out_height)
+        elements = self._group_elements() * self.vectors
+        many = elements * -(-self.blocks // self.vectors) > _FIRST_CACHE
+        apart = self.tile.channels_outer and pixels >= 4 * self.pixels
+        return elements if self.dot.prefetch and many and apart else 0
+
     def _run(
         self, sums: Any, data: Expr, weights: Expr, count: int, vectors: int, pixel: int
     ) -> None:
@@ -264,9 +275,13 @@ class _Direct:
             ]
             return columns, words
 
+        ahead = self._ahead()
+
         def each(buffer: Any, width: int, value: Callable[[Expr, Expr, Expr], Expr],
                  k: Expr) -> None:  # fmt: skip
             columns, words = operands(k)
+            if ahead:
+                write.prefetch(self.weights, weights + k * (vectors * lanes * terms) + ahead)
             for t in range(count):
                 for b in range(vectors):
                     at = const((t * vectors + b) * width, "int32")

@@ -11,7 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as build
 
 from codesign.ir.graph import Graph
-from codesign.targets.tvm_lower.dense import make_finish, make_product
+from codesign.targets.tvm_lower.dense import make_finish, make_product, sample
 from codesign.targets.tvm_lower.groups import Group
 from codesign.targets.tvm_lower.isa import instruction_set
 from codesign.targets.tvm_lower.kernel import (
@@ -73,6 +73,7 @@ def write_kernel(
     weights = graph.constants[head.inputs[1]]
     if weights.ndim == 2:
         weights = weights[:, :, None, None]
+    stride, workload = workload.stride, workload.sampled()
     dots = dots_for(workload, isa, weights)
     tile = chosen
     if tile is None or not suits(tile, workload, dots):
@@ -115,11 +116,14 @@ def write_kernel(
                 return Epilogue(finish, tables, scaling, lift)
 
             product = make_product(kernel, head)
+            sampled = workload.stride != stride
+            if sampled:
+                product = sample(product, stride)
             last = kernel.innermost(head.inputs[0]) == (1 if head.op.name == "conv2d" else -1)
             request = Request(
                 kernel, product, weights, workload.data, epilogue,
                 tail.type.shape, perm, kernel.stored(group.tail),
-                kernel.buffers.get(head.inputs[0]) if last else None,
+                kernel.buffers.get(head.inputs[0]) if last and not sampled else None,
                 machine.threads if getattr(tile, "parallel", False) else 1,
             )  # fmt: skip
             if isinstance(tile, WinogradTile):

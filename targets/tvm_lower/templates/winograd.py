@@ -79,7 +79,7 @@ def winograd_dots(
                  int((plus * inputs.high + minus * inputs.low).max()))
     moved = _moved(weights, high, wide)
     limit = int(max(moved.max(initial=0), -moved.min(initial=0)))
-    return tuple(d for d in isa.dots(data, Range(-limit, limit)) if d.data == "int16")
+    return tuple(d for d in isa.dots(data, Range(-limit, limit)) if d.data == d.weight == "int16")
 
 
 def winograd(request: Request, dot: Dot, tile: WinogradTile) -> None:
@@ -237,6 +237,8 @@ class _Winograd:
         with write.loop(self.steps) as k:
             at = weights + k * (vectors * size)
             columns = [write.load(self.weights, at + b * size, size) for b in range(vectors)]
+            if dot.prefetch:  # the next point's weights come while these are multiplied
+                write.prefetch(self.weights, at + self.steps * vectors * size)
             for t in range(count):
                 word = write.load(moved, data + t * depth + k * terms, terms)
                 for b in range(vectors):

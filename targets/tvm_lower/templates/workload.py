@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from codesign.ir import ops
 from codesign.ir.graph import Graph
@@ -50,6 +50,13 @@ class Workload:
     def flat(self) -> bool:
         """Whether all pixels can be taken as one row."""
         return self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding)
+
+    def sampled(self) -> Workload:
+        """The same without a stride, for a 1x1 convolution whose template copies its input: it
+        copies the pixels that count alone."""
+        if self.kernel != (1, 1) or any(self.padding) or self.wide or self.groups > 1:
+            return self
+        return replace(self, height=self.out_height, width=self.out_width, stride=(1, 1))
 
     @property
     def macs(self) -> int:

@@ -178,6 +178,13 @@ def load(buffer: Any, start: Expr, lanes: int) -> Expr:
     return tirx.BufferLoad(buffer, [tirx.Ramp(start, 1, lanes)])
 
 
+def prefetch(buffer: Any, start: Expr) -> None:
+    """Fetch the cache line of an element that is needed soon; it may lie behind the end."""
+    address = tirx.address_of(tirx.BufferLoad(buffer, [start]))
+    read, second_level, data = (const(value, "int32") for value in (0, 2, 1))
+    build.evaluate(tirx.call_intrin("void", "tirx.prefetch", address, read, second_level, data))
+
+
 def store(buffer: Any, start: Expr, value: Expr, lanes: int) -> None:
     """Write ``lanes`` neighbouring elements."""
     build.buffer_store(buffer, value, [tirx.Ramp(start, 1, lanes) if lanes > 1 else start])
