@@ -10,7 +10,10 @@ integer reference bit for bit (``--check``). onnxruntime's u8 · s8 saturates on
 its documentation advises 7-bit weights there (``u8s7``, its option ``reduce_range``). Both are
 measured, and how far their outputs are from the same file computed in floating point is told.
 
-    python benchmarks/cpu_int8.py --networks resnet18,mobilenetv2 --json
+With ``--formats w8a8,w7a8`` our network is measured with 7-bit weights, too: they are multiplied by
+the same instruction as onnxruntime's, without saturating.
+
+    python benchmarks/cpu_int8.py --networks resnet18,mobilenetv2 --formats w8a8,w7a8 --json
 """
 
 from __future__ import annotations
@@ -84,20 +87,26 @@ def graphs(name: str, form: str) -> tuple[Graph, Graph, npt.NDArray[np.float32]]
     return graph, quantize_graph(graph, calibrate(graph, [x]), chosen).graph, x
 
 
-def ours(name: str, options: argparse.Namespace, x: npt.NDArray[np.float32], integer: Graph,
+def ours(options: argparse.Namespace, x: npt.NDArray[np.float32], integers: dict[str, Graph],
          floating: Graph) -> tuple[list[Contender], bool | None]:  # fmt: skip
-    """Our integer and float network; whether the integer one was found exact."""
+    """Our integer networks by format and the float one; whether all integer ones were found exact.
+
+    The first format goes by the name ``codesign_int8``, another by its own.
+    """
     target = HostTarget(threads=options.threads)
-    runner = target.runner(integer)
-    exact = None
-    if options.check:
-        found, expected = runner.run(x), interpret.run(integer, x)
-        exact = all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
-    float_runner = target.runner(floating)
-    return [
-        Contender("codesign_int8", runner.prepared(x)),
-        Contender("codesign_float", float_runner.prepared(x)),
-    ], exact
+    exact = True if options.check else None
+    contenders = []
+    for index, (form, integer) in enumerate(integers.items()):
+        runner = target.runner(integer)
+        if options.check:
+            found, expected = runner.run(x), interpret.run(integer, x)
+            same = all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+            exact = exact and same
+        label = f"codesign_{form}" if index else "codesign_int8"
+        contenders.append(Contender(label, runner.prepared(x)))
+    if not options.no_torch:
+        contenders.append(Contender("codesign_float", target.runner(floating).prepared(x)))
+    return contenders, exact
 
 
 def onnx_files(name: str, folder: Path) -> dict[str, Path]:
@@ -213,14 +222,17 @@ def torch_contenders(
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """All contenders on one network."""
     print(f"{name}: preparing", file=sys.stderr)
-    floating, integer, x = graphs(name, options.format)
-    mine, exact = ours(name, options, x, integer, floating)
+    forms = options.formats.split(",")
+    found = {form: graphs(name, form) for form in forms}
+    floating, _, x = found[forms[0]]
+    integers = {form: integer for form, (_, integer, _) in found.items()}
+    mine, exact = ours(options, x, integers, floating)
     with tempfile.TemporaryDirectory() as folder:
         files = onnx_files(name, Path(folder))
         contenders = [
             *mine,
             *onnxruntime_contenders(files, options.threads, x),
-            *torch_contenders(name, options, x),
+            *([] if options.no_torch else torch_contenders(name, options, x)),
         ]
         errors = onnxruntime_errors(files, x)
         print(f"{name}: {options.rounds} rounds of {len(contenders)} programs", file=sys.stderr)
@@ -240,6 +252,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     result["times_faster_than"] = {
         key.removesuffix("_ms"): result[key] / int8
         for key in ("codesign_float_ms", "onnxruntime_int8_ms", "onnxruntime_float_ms", "torch_ms")
+        if key in result
     }
     return result
 
@@ -268,7 +281,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 if every network was measured (and exact, if checked), 2 for bad input."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", default=",".join(NETWORKS))
-    parser.add_argument("--format", default="w8a8", help="number format of all layers")
+    parser.add_argument("--formats", default="w8a8",
+                        help="number formats of all layers: a network each; the first one counts")
+    parser.add_argument("--no-torch", action="store_true", help="leave torch and our float out")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--inductor", action="store_true", help="torch.compile, too (minutes)")
@@ -284,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
         "machine": machine(),
         "date": date.today().isoformat(),
         "how": f"measured; medians of {options.rounds} interleaved rounds, batch 1, "
-               f"{options.threads} threads, {options.format}",
+               f"{options.threads} threads, {options.formats}",
         "networks": networks,
     }  # fmt: skip
     if options.json:

@@ -137,8 +137,9 @@ def _best_winograd(
 
 PRODUCTS = 26
 """16-bit products a cycle of one core with 256-bit vectors, as measured on an AMD Zen 3."""
-_BYTES = 4
-"""Weights that all cores together read a cycle in a network, whose weights no cache holds."""
+_BYTES = 12
+"""Weights that all cores together read a cycle in a network, whose weights no cache holds; they
+are fetched while others are multiplied."""
 _DIRECT = 1.25
 """Direct products reach so much less of ``PRODUCTS`` than Winograd's, whose loops are longer."""
 _WORDS = 1 << 17
@@ -165,7 +166,13 @@ def _winograd_tile(
     tall, wide = -(-workload.out_height // high), -(-workload.out_width // across)
     outer = tall * workload.n < 8
     most = 1 if outer else max(1, min(4, 32 // wide))
-    rows = next(r for r in range(most, 0, -1) if tall % r == 0)
+
+    def waiting(rows: int) -> float:
+        """How much longer than alone the slowest thread takes; fewer rows load more weights."""
+        chunks = workload.n * tall // rows
+        return -(-chunks // threads) * threads / chunks * (1 + 0.05 / rows)
+
+    rows = min((r for r in range(most, 0, -1) if tall % r == 0), key=waiting)
     tiles = (workload.n * tall if outer else rows) * wide
     blocks = -(-workload.channels // dot.lanes)
     count, vectors = best_shape(isa, dot, tiles, blocks)
