@@ -73,16 +73,15 @@ def examine(
         names = list(profilers)
         for name in names if turn % 2 == 0 else reversed(names):
             profilers[name].round()
-    now = statistics.median(profilers["reference"].samples)
-    drift = sum(known[item] for item in session.first_choices.items()) / now
+    beside = profilers["reference"], sum(known[item] for item in session.first_choices.items())
     each = {
-        (layer, f): timing.median_ms * drift
+        (layer, f): timing.median_ms
         for f in formats
-        for layer, timing in profilers[f].result().items()
+        for layer, timing in profilers[f].result(*beside).items()
     } | {item: known[item] for item in ran}
     by_code = {item: known.get(item) or _mean(each, codes, item) for item in each}
 
-    measured = {n: statistics.median(p.samples) * drift for n, p in profilers.items()}
+    measured = {n: profiler.latency(*beside) for n, profiler in profilers.items()}
     unseen = [name for name in graphs if name not in formats]
     predicted = {n: sum(by_code[item] for item in designs[n].items()) for n in unseen}
     errors = {n: (predicted[n] - measured[n]) / measured[n] for n in unseen}
@@ -173,7 +172,7 @@ def main() -> None:
     parser.add_argument("--formats", default="w8a8,w7a8,w6a8,w5a8,w4a8,w3a8,w2a8")
     parser.add_argument("--loss-budget", type=float, default=0.5)
     parser.add_argument("--mixes", type=int, default=2, help="networks of random formats")
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     formats = tuple(given.formats.split(","))

@@ -56,12 +56,12 @@ def measure_in_network(
     for _ in range(ROUNDS):
         for profiler in profilers:
             profiler.round()
-    found = profilers[0].result()
-    if then is not None:
+    if then is None:
+        found = profilers[0].result()
+    else:
         was = sum(timing.median_ms for timing in then.values())
-        drift = was / statistics.median(profilers[1].samples)
-        found = {name: Timing((t.median_ms * drift,)) for name, t in found.items()}
-    for (name, key) in _keys(graph).items():
+        found = profilers[0].result(profilers[1], was)
+    for name, key in _keys(graph).items():
         kept.put(key, machine, name, found[name])
     return found
 
@@ -92,7 +92,10 @@ def _known(kept: MeasuredDatabase, machine: str, graph: Graph) -> dict[str, Timi
 
 
 class Profiler:
-    """Collects a network's latency and its layers' shares, in rounds."""
+    """Collects a network's latency and its layers' shares, in rounds.
+
+    What counts of a round are its least figures: on a shared machine the rest is others' doing.
+    """
 
     def __init__(self, runner: HostRunner, graph: Graph) -> None:
         self.runner = runner
@@ -100,22 +103,43 @@ class Profiler:
         self.owners = layer_of_kernels(graph)
         self.samples: list[float] = []
         """Milliseconds of the network when nobody watches."""
-        self._calls: list[dict[str, float]] = []
+        self.totals: list[float] = []
+        """The least of them of each round."""
+        self.shares: list[dict[str, float]] = []
+        """Parts of the network's time of each round, by layer; they add up to 1."""
 
     def round(self) -> None:
         """Time the network, then watch it."""
         timing = self.runner.time(self.inputs, repeats=CALLS, warmup=WARMUP)
-        self.samples += timing.samples_ms
-        for events in self.runner.watch(self.inputs, CALLS + 1)[1:]:  # the first is cold
-            self._calls.append(shares(events, self.owners))
-
-    def result(self) -> dict[str, Timing]:
-        """Each layer's share in milliseconds; they add up to the median of ``samples``."""
-        middle = {
-            layer: statistics.median(call.get(layer, 0.0) for call in self._calls)
+        events = self.runner.watch(self.inputs, CALLS + 1)[1:]  # the first is cold
+        calls = [shares(call, self.owners) for call in events]
+        least = {
+            layer: min(call.get(layer, 0.0) for call in calls)
             for layer in dict.fromkeys(self.owners.values())
         }
-        scale = statistics.median(self.samples) / sum(middle.values())
+        whole = sum(least.values())
+        self.samples += timing.samples_ms
+        self.totals.append(timing.min_ms)
+        self.shares.append({layer: value / whole for layer, value in least.items()})
+
+    def latency(self, beside: Profiler | None = None, then: float = 0.0) -> float:
+        """Milliseconds of the network: the median of ``samples``; with ``beside``, whose network
+        took ``then`` and whose rounds took turns with these, at the speed of the machine then."""
+        if beside is None:
+            return statistics.median(self.samples)
+        return then * statistics.median(a / b for a, b in zip(self.totals, beside.totals))
+
+    def result(self, beside: Profiler | None = None, then: float = 0.0) -> dict[str, Timing]:
+        """Each layer's share in milliseconds; they add up to ``latency``."""
+        against = self.totals if beside is None else beside.totals
+        middle = {
+            layer: statistics.median(
+                part[layer] * mine / other
+                for part, mine, other in zip(self.shares, self.totals, against)
+            )
+            for layer in dict.fromkeys(self.owners.values())
+        }
+        scale = self.latency(beside, then) / sum(middle.values())
         return {layer: Timing((value * scale,)) for layer, value in middle.items()}
 
 
