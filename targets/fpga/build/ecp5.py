@@ -23,8 +23,11 @@ PARTS: Mapping[str, tuple[str, str, str]] = {
 }
 """Vendor part to nextpnr's device, package and speed grade."""
 OPTIONS = (
-    # the default router takes many times as long where a third of the part is in use
-    "--router", "router2", "--timing-allow-fail", "--lpf-allow-unconstrained",
+    # the default placer leaves half as many wires again in the middle of the part, and the router
+    # then does not get rid of its last thousand conflicts; the default router takes many times as
+    # long where a third of the part is in use
+    "--placer", "static", "--router", "router2",
+    "--timing-allow-fail", "--lpf-allow-unconstrained",
 )  # fmt: skip
 
 
