@@ -24,9 +24,10 @@ RAMB18_SHAPES = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 
 """(depth, width) of a RAMB18 in simple dual port mode; a DP16KD of the ECP5 has the same ones."""
 SHALLOW = 64
 """Memories of at most this depth go to LUT RAM."""
-PARAMETERS, TAPS, RESIDUALS = (432, 512), (62, 128), (16, 256)
-"""(width, depth) of the memories that every engine has: parameters, taps, and for each requantiser
-a table of the residual's values."""
+PARAMETERS, TAPS, RESIDUALS = (108, 512), (62, 128), (16, 256)
+"""(width, depth) of the memories that every engine has: parameters of two channels (of ``PAIRS``),
+taps, and for each requantiser a table of the residual's values."""
+PAIRS = 4
 QUEUE_BITS = 128, 6
 """Width of the queue of results: bits a pixel, and flags with one pixel (one more with two). It has
 64 words: LUT RAM, but block RAM on an ECP5."""
@@ -120,7 +121,7 @@ def engine_rams(s: Sizes, weight_words: Any, activation_words: Any, sums: Any) -
 
 def way_out_rams(family: str, post: Any) -> Any:
     """Block RAMs that each engine has whatever its buffers: parameters, taps, residual tables."""
-    fixed = int(ramb18(*PARAMETERS) + ramb18(*TAPS))
+    fixed = int(PAIRS * ramb18(*PARAMETERS) + ramb18(*TAPS))
     tables = post * int(ramb18(*RESIDUALS))
     if family != "ecp5":
         return fixed + tables

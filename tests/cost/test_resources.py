@@ -13,6 +13,7 @@ import pytest
 
 from codesign.cost.logic import LogicModel, Sizes, logic_model, mux, tree_bits
 from codesign.cost.resources import (
+    PAIRS,
     PARAMETERS,
     RESIDUALS,
     TAPS,
@@ -61,6 +62,7 @@ def test_block_ram_is_that_of_the_hardware_s_own_list(kind: str) -> None:
         assert int(found) + int(way_out_rams("xc7", e.post)) == wanted
         fixed = {m.name: (m.width, m.depth) for m in listed}
         assert (fixed["param"], fixed["tap"], fixed["residual"]) == (PARAMETERS, TAPS, RESIDUALS)
+        assert {m.name: m.count for m in listed}["param"] == PAIRS
 
 
 def test_the_queue_of_results_is_block_ram_on_an_ecp5() -> None:
