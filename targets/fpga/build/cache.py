@@ -14,6 +14,11 @@ from pathlib import Path
 
 from codesign.data.root import cache_dir
 
+LOCK = ".lock"
+"""Held in a folder aside by the process that fills it; the system frees it with the process."""
+FORSAKEN = 86_400.0
+"""Seconds after which a folder aside without a lock is nobody's."""
+
 
 def key(*parts: str | bytes) -> str:
     """Checksum of all parts."""
@@ -33,11 +38,15 @@ def kept(name: str, make: Callable[[Path], None], folder: Path | None = None) ->
     place = base / name
     if place.is_dir():
         return place, True
-    sweep(base)
-    aside = Path(tempfile.mkdtemp(prefix=f".{name[:16]}.", dir=base))
+    # nobody sweeps between a folder's making and its lock
+    with open(base / LOCK, "w", encoding="utf-8") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        sweep(base)
+        aside = Path(tempfile.mkdtemp(prefix=f".{name[:16]}.", dir=base))
+        lock = open(aside / LOCK, "w", encoding="utf-8")  # noqa: SIM115
+        fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        with open(aside / LOCK, "w", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock:
             make(aside)
             (aside / LOCK).unlink()
             aside.chmod(0o755)
@@ -49,12 +58,6 @@ def kept(name: str, make: Callable[[Path], None], folder: Path | None = None) ->
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return place, False
-
-
-LOCK = ".lock"
-"""Held in a folder aside by the process that fills it; the system frees it with the process."""
-FORSAKEN = 86_400.0
-"""Seconds after which a folder aside without a lock is nobody's."""
 
 
 def sweep(base: Path) -> int:

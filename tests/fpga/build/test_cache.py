@@ -25,7 +25,7 @@ kept("result", make, Path(sys.argv[1]))
 
 
 def asides(base: Path) -> list[str]:
-    return sorted(path.name for path in base.iterdir() if path.name.startswith("."))
+    return sorted(path.name for path in base.glob(".*.*"))
 
 
 def test_a_killed_run_is_cleared_away_and_made_anew(tmp_path: Path) -> None:
@@ -46,6 +46,7 @@ def test_a_killed_run_is_cleared_away_and_made_anew(tmp_path: Path) -> None:
 
 def test_what_is_being_made_stays(tmp_path: Path) -> None:
     def make(aside: Path) -> None:
+        os.utime(aside, (0, 0))  # old, but locked
         assert sweep(tmp_path) == 0
         assert aside.is_dir()
         (aside / "whole").touch()
@@ -69,4 +70,4 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="no"):
         kept("failed", make, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
