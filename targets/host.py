@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 FORMAT = "codesign-host-build/1"
 LIBRARY = "network.so"
-KERNELS_VERSION = 10
+KERNELS_VERSION = 11
 """Counted up when kernels change so that older measurements no longer hold."""
 _SAMPLE_SECONDS = 2e-3
 _pool_threads = 0
@@ -200,7 +200,8 @@ class HostTarget(Target):
         self, graph: Graph, budget: Budget,
         notice: Callable[[str, int, int], None] = lambda line, done, total: None,
     ) -> Outcome:  # fmt: skip
-        """Measure tiles of the layers of ``graph`` and keep the best; builds take them."""
+        """Measure tiles of the layers of ``graph`` and loops of what has no template, and keep the
+        best; builds take them."""
         self.check(graph)
         require_tool("tvm")
         from codesign.targets.tuning.tune import tune

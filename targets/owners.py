@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from codesign.ir.graph import Graph
-from codesign.targets.tvm_lower.groups import Group, make_groups
+from codesign.targets.tvm_lower.groups import Group, kernel_name, make_groups
 
 
 def layer_of_kernels(graph: Graph) -> dict[str, str]:
@@ -21,11 +21,6 @@ def layer_of_kernels(graph: Graph) -> dict[str, str]:
     return {kernel_name(g.tail): paid[g.tail] for g in make_groups(graph)} | {
         f"{kernel_name(name)}_row_major": paid.get(name, layers[0]) for name in graph.outputs
     }
-
-
-def kernel_name(tail: str) -> str:
-    """What the lowering calls the kernel whose result is ``tail``."""
-    return f"k_{tail.replace('.', '_')}"
 
 
 def _source(graph: Graph, group: Group, paid: dict[str, str]) -> str | None:

@@ -20,6 +20,7 @@ from codesign.ir.graph import Array, Graph
 from codesign.passes import prepare as prepare_pipeline
 from codesign.targets import TARGETS
 from codesign.targets.base import Runner, Target
+from codesign.targets.tuning.tune import Budget
 from codesign.torch_compile.options import CompileOptions
 from codesign.torch_compile.quantize import finished_graph, quantized
 from codesign.torch_compile.subgraph import (
@@ -128,7 +129,7 @@ class Compiled:
             del self._runners[next(iter(self._runners))]
         try:
             graph = self._graph(inputs)
-            self._runners[key] = make_runner(self.target, graph)
+            self._runners[key] = make_runner(self.target, graph, self.options.tune)
         except CannotTake as why:
             if self.options.strict:
                 raise UnsupportedError(f"torch.compile(backend='codesign'): {why}") from why
@@ -165,8 +166,16 @@ def _fits(array: Array, shape: tuple[int, ...]) -> bool:
     return array.shape[1:] == shape[1:] and array.shape[0] % shape[0] == 0
 
 
-def make_runner(target: Target, graph: Graph) -> Runner:
-    """``graph`` compiled for this process: in memory where the target can, else through files."""
+def make_runner(target: Target, graph: Graph, tune: str | None = None) -> Runner:
+    """``graph`` compiled for this process: in memory where the target can, else through files.
+
+    ``tune`` is a budget for finding faster code first.
+    """
+    if tune is not None:
+        tuner = getattr(target, "tune", None)
+        if tuner is None:
+            raise InputError(f"torch.compile: target {target.name!r} has no option 'tune'")
+        tuner(graph, Budget.parse(tune))
     in_memory = getattr(target, "runner", None)
     if in_memory is not None:
         made: Runner = in_memory(graph)

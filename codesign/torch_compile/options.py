@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codesign.errors import InputError
+from codesign.targets.tuning.tune import Budget
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,9 @@ class CompileOptions:
     of them run in float."""
     design: Design | Path | str | None = None
     """A chosen design, or its folder: formats by layer, and calibration as it was designed."""
+    tune: str | None = None
+    """Budget for finding faster code before each graph is compiled: trials (``"200"``) or time
+    (``"60s"``, ``"5m"``). What was found is kept; later compilations take it without the option."""
     strict: bool = False
     """Raise instead of falling back to eager torch."""
     listen: Callable[[Graph], None] | None = None
@@ -62,6 +66,8 @@ class CompileOptions:
             )
         if self.formats is not None:
             self._check_formats()
+        if self.tune is not None:
+            Budget.parse(str(self.tune))
 
     def _check_formats(self) -> None:
         from codesign.quant.formats import load_format

@@ -22,6 +22,7 @@ from codesign.quant.data import whole_batches
 from codesign.targets.tvm_lower.compile import tvm_target
 from codesign.targets.tvm_lower.lower import lower
 from codesign.targets.tvm_lower.machine import Machine, host_machine
+from codesign.targets.tvm_lower.tiles import Tiles, no_tiles
 from codesign.tvm.read import read_function
 from codesign.tvm.regions import relax_functions, rewrite_function
 from codesign.tvm.write import Region, emit_graph, is_operator, label
@@ -67,18 +68,19 @@ def target(machine: Machine | None = None) -> Any:
     return tvm_target(machine or host_machine())
 
 
-def lower_int8(machine: Machine | None = None) -> Any:
+def lower_int8(machine: Machine | None = None, tiles: Tiles = no_tiles) -> Any:
     """A pass that replaces integer operators by scheduled kernels (``call_tir``).
 
     Consecutive operators become one private function with packed weights and layouts of its
     own; other operators of the module are left to the passes that follow. ``machine`` describes
-    the CPU, by default this one.
+    the CPU, by default this one. ``tiles`` are what was tuned: ``HostTarget().tiles()`` gives those
+    of this computer's database.
     """
 
     def transform(module: Any, _: Any) -> Any:
         made = module
         for variable, function in relax_functions(module):
-            lowered = _Lowered(made, machine or host_machine(), variable.name_hint)
+            lowered = _Lowered(made, machine or host_machine(), variable.name_hint, tiles)
             changed = rewrite_function(function, lowered.replace)
             if changed is not None:
                 made = lowered.builder.get()
@@ -201,9 +203,9 @@ def _with_function(module: Any, name: str, made: Any) -> Any:
 class _Lowered:
     """A module that grows by the kernels of one function's regions."""
 
-    def __init__(self, module: Any, machine: Machine, name: str) -> None:
+    def __init__(self, module: Any, machine: Machine, name: str, tiles: Tiles) -> None:
         self.builder = relax.BlockBuilder(module.clone())
-        self.machine = machine
+        self.machine, self.tiles = machine, tiles
         self.name = name
         self.count = 0
 
@@ -213,7 +215,7 @@ class _Lowered:
         """Bindings of the results to a call of the region's function."""
         prefix = f"codesign_{label(self.name)}_{self.count}"
         self.count += 1
-        function = self._add(lower(graph, self.machine), prefix)
+        function = self._add(lower(graph, self.machine, self.tiles), prefix)
         variable = relax.DataflowVar if dataflow else relax.Var
         called = variable(f"{prefix}_results", self.builder.get()[function].ret_ty)
         bindings = [relax.VarBinding(called, relax.Call(function, list(inputs)))]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from codesign.ir.graph import Graph
 from codesign.targets.tvm_lower.machine import Machine
@@ -24,6 +25,31 @@ class Request:
 
 
 @dataclass(frozen=True)
+class FunctionRequest:
+    """Build a kernel that no template writes with the loops of a trace, and time it."""
+
+    file: Path
+    """A pickled ``tvm_lower.trace.Loose``; read once."""
+    machine: Machine
+    tile: Tile
+    """A trace, or ``DefaultTile`` for the fixed rules."""
+    repeats: int
+    against: Tile | None = None
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Build several candidates at once, which will be asked for one by one."""
+
+    file: Path
+    machine: Machine
+    tiles: tuple[Tile, ...]
+
+
+Ask = Request | FunctionRequest | Ahead
+
+
+@dataclass(frozen=True)
 class Reply:
     """Times in milliseconds and a digest of the results."""
 
@@ -31,4 +57,4 @@ class Reply:
     digest: str
     error: str = ""
     against_ms: tuple[float, ...] = ()
-    """Of ``Request.against``, in turns with ``samples_ms``."""
+    """Of ``against``, in turns with ``samples_ms``."""

@@ -12,7 +12,7 @@ import tempfile
 import time
 from typing import IO, Any
 
-from codesign.targets.tuning.protocol import Reply, Request
+from codesign.targets.tuning.protocol import Ask, Reply
 
 TIMEOUT_SECONDS = 30.0
 START_SECONDS = 120.0
@@ -37,7 +37,7 @@ class IsolatedRunner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def measure(self, request: Request) -> Reply:
+    def measure(self, request: Ask) -> Reply:
         """The worker's reply; a reply with ``error`` if it crashed, hung or refused."""
         process = self._running()
         assert process.stdin is not None

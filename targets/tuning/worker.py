@@ -2,25 +2,35 @@
 """The process that builds and times candidates; ``runner`` starts it and survives it.
 
 Requests come as pickles on standard input, one reply each goes to the descriptor that standard
-output was at the start; anything that code prints goes to standard error.
+output was at the start; anything that code prints goes to standard error. Everything is built in
+memory, several candidates at once where they are known ahead.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import pickle
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from codesign.targets.tuning.protocol import Reply, Request
-from codesign.targets.tvm_lower.tiles import Tile
+from codesign.targets.tuning.protocol import Ahead, Ask, FunctionRequest, Reply, Request
+from codesign.targets.tvm_lower.tiles import Tile, TraceTile
+
+if TYPE_CHECKING:
+    from codesign.targets.tvm_lower.trace import Array, Loose
 
 _SAMPLE_SECONDS = 1e-3
-_KEPT = 24
+_SLOW = 4.0
+"""Candidates that take so much longer than the one they are held against are timed once."""
+_KEPT = 40
 """Compiled kernels that are kept: what others are timed against is not built anew."""
 _built: OrderedDict[tuple[str, Tile | None], _Built] = OrderedDict()
 
@@ -31,9 +41,14 @@ class _Built:
 
     main: Callable[..., Any]
     tensors: tuple[Any, ...]
-    digest: str
+    results: tuple[Array, ...]
     calls: int
     """Calls of about a millisecond together."""
+
+    @property
+    def digest(self) -> str:
+        """Of the results."""
+        return _digest(self.results)
 
     def sample(self) -> float:
         """Milliseconds a call."""
@@ -43,21 +58,36 @@ class _Built:
         return (time.perf_counter() - start) / self.calls * 1e3
 
 
-def measure(request: Request) -> Reply:
+def measure(request: Request | FunctionRequest) -> Reply:
     """Build, run once for the digest, then time calls of about a millisecond a sample."""
-    one = _build(request, request.tile)
-    other = None if request.against is None else _build(request, request.against)
-    samples, others = [], []
-    for _ in range(request.repeats):
+    build = _build_layer if isinstance(request, Request) else _build_function
+    one = build(request, request.tile)  # type: ignore[operator]
+    other = None if request.against is None else build(request, request.against)  # type: ignore[operator]
+    digest = one.digest
+    if isinstance(request, FunctionRequest):
+        from codesign.targets.tvm_lower.trace import same_results
+
+        if other is not None and not same_results(one.results, other.results):
+            return Reply((), "", "wrong result")
+        digest = ""  # compared already
+    samples, others = [one.sample()], []
+    repeats = request.repeats
+    if other is not None:
+        others.append(other.sample())
+        repeats = 1 if samples[0] > _SLOW * others[0] else repeats
+    for _ in range(1, repeats):
         samples.append(one.sample())
         if other is not None:
             others.append(other.sample())
-    return Reply(tuple(samples), one.digest, against_ms=tuple(others))
+    return Reply(tuple(samples), digest, against_ms=tuple(others))
 
 
-def _build(request: Request, tile: Tile | None) -> _Built:
-    import hashlib
+def _build_layer(request: Request, tile: Tile | None) -> _Built:
+    key = hashlib.sha256(pickle.dumps((request.graph, request.machine))).hexdigest(), tile
+    return _kept(key) or _keep(key, _layer(request, tile))
 
+
+def _layer(request: Request, tile: Tile | None) -> _Built:
     import tvm
     from tvm import relax
 
@@ -65,10 +95,6 @@ def _build(request: Request, tile: Tile | None) -> _Built:
     from codesign.targets.tvm_lower.compile import compile_graph, in_memory
     from codesign.targets.tvm_lower.kernel import NHWC
 
-    key = hashlib.sha256(pickle.dumps((request.graph, request.machine))).hexdigest(), tile
-    if key in _built:
-        _built.move_to_end(key)
-        return _built[key]
     executable = compile_graph(request.graph, request.machine, lambda key: tile, as_stored=True)
     main = relax.VirtualMachine(in_memory(executable), tvm.cpu())["main"]
     arrays = [
@@ -76,21 +102,114 @@ def _build(request: Request, tile: Tile | None) -> _Built:
         for array in random_inputs(request.graph)
     ]
     tensors = tuple(tvm.runtime.tensor(array) for array in arrays)
-    digest = hashlib.sha256()
-    for result in main(*tensors):
-        digest.update(result.numpy().tobytes())
+    return _ready(main, tensors, lambda: main(*tensors))
+
+
+def _build_function(request: FunctionRequest, tile: Tile | None) -> _Built:
+    key = str(request.file), tile
+    found = _kept(key)
+    if found is None:
+        found = _keep(key, _called(request.file, _compiled(request, tile)))
+    elif not found.results:  # compiled ahead
+        found = _keep(key, _called(request.file, found.main))
+    return found
+
+
+def _compiled(request: FunctionRequest | Ahead, tile: Tile | None) -> Callable[..., Any]:
+    from codesign.targets.tvm_lower.compile import compile_function
+
+    trace = tile if isinstance(tile, TraceTile) else None
+    main: Callable[..., Any] = compile_function(_loose(request.file), request.machine, trace)
+    return main
+
+
+def _called(file: Path, main: Callable[..., Any]) -> _Built:
+    import tvm
+
+    arguments = _arguments(file)
+    out = tvm.runtime.tensor(_result(file))
+
+    def call() -> tuple[Any, ...]:
+        main(*arguments, out)
+        return (out,)
+
+    return _ready(main, (*arguments, out), call)
+
+
+def _ready(
+    main: Callable[..., Any], tensors: tuple[Any, ...], call: Callable[[], Any]
+) -> _Built:
+    results = tuple(result.numpy().copy() for result in call())
     start = time.perf_counter()
     main(*tensors)
     calls = max(1, round(_SAMPLE_SECONDS / max(time.perf_counter() - start, 1e-6)))
-    _built[key] = _Built(main, tensors, digest.hexdigest(), calls)
-    if len(_built) > _KEPT:
+    return _Built(main, tensors, results, calls)
+
+
+def _digest(results: tuple[Array, ...]) -> str:
+    digest = hashlib.sha256()
+    for result in results:
+        digest.update(result.tobytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _loose(file: Path) -> Loose:
+    found: Loose = pickle.loads(file.read_bytes())
+    return found
+
+
+@functools.cache
+def _arguments(file: Path) -> tuple[Any, ...]:
+    import tvm
+
+    return tuple(tvm.runtime.tensor(array) for array in _loose(file).arrays())
+
+
+def _result(file: Path) -> Array:
+    """Room for the result, the function's last argument."""
+    import numpy as np
+
+    shape, dtype = _loose(file).result
+    return np.zeros(shape, dtype)
+
+
+def ahead(request: Ahead) -> Reply:
+    """Compile candidates in several threads; one that cannot be compiled says so when it is
+    measured."""
+
+    def one(tile: Tile) -> None:
+        key = str(request.file), tile
+        if key in _built:
+            return
+        try:
+            main = _compiled(request, tile)
+        except Exception:
+            return
+        _built[key] = _Built(main, (), (), 1)
+
+    with ThreadPoolExecutor(max(1, request.machine.threads)) as pool:
+        list(pool.map(one, request.tiles))
+    return Reply((), "")
+
+
+def _kept(key: tuple[str, Tile | None]) -> _Built | None:
+    if key in _built:
+        _built.move_to_end(key)
+    return _built.get(key)
+
+
+def _keep(key: tuple[str, Tile | None], one: _Built) -> _Built:
+    _built[key] = one
+    _built.move_to_end(key)
+    while len(_built) > _KEPT:
         _built.popitem(last=False)
-    return _built[key]
+    return one
 
 
-def _answer(request: Request) -> Reply:
+def _answer(request: Ask) -> Reply:
     try:
-        return measure(request)
+        return ahead(request) if isinstance(request, Ahead) else measure(request)
     except Exception as error:  # a tile that cannot be built is a result, too
         return Reply((), "", f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}")
 

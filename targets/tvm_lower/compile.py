@@ -11,10 +11,11 @@ from tvm import relax
 
 from codesign.ir.graph import Graph
 from codesign.targets.deploy.threads import LINKED, load_threads, threads_object
-from codesign.targets.tvm_lower.lower import kernel_codes, lower
+from codesign.targets.tvm_lower.lower import kernel_codes, loose_kernels, lower
 from codesign.targets.tvm_lower.machine import Machine
 from codesign.targets.tvm_lower.templates import write
-from codesign.targets.tvm_lower.tiles import Tiles, no_tiles
+from codesign.targets.tvm_lower.tiles import Tiles, TraceTile, no_tiles
+from codesign.targets.tvm_lower.trace import Loose, traced
 
 
 def tvm_target(machine: Machine) -> Any:
@@ -57,10 +58,36 @@ def compile_graph(
     """
     with write.own_threads():
         module = lower(graph, machine, tiles, as_stored, calls)
+    with _context(machine):
+        return tvm.compile(module, tvm_target(machine), relax_pipeline=pipeline())
+
+
+def _context(machine: Machine) -> Any:
     # Sums that TVM lets share memory with a larger array are not kept in registers.
     config = {"tirx.disable_storage_rewrite": machine.arch == "x86_64"}
-    with tvm.transform.PassContext(config=config):
-        return tvm.compile(module, tvm_target(machine), relax_pipeline=pipeline())
+    return tvm.transform.PassContext(config=config)
+
+
+def loose(graph: Graph, machine: Machine, tiles: Tiles = no_tiles) -> list[Loose]:
+    """``loose_kernels`` of what ``compile_graph`` compiles."""
+    with write.own_threads():
+        return loose_kernels(graph, machine, tiles)
+
+
+def compile_function(one: Loose, machine: Machine, tile: TraceTile | None) -> Any:
+    """A kernel that no template writes, alone and in memory: its function ``main``.
+
+    Loops are those of ``tile``, or by the fixed rules. Raises ValueError if it is no trace of this.
+    """
+    function = one.scheduled
+    if tile is not None:
+        with write.own_threads():
+            function = traced(one.function, tile)
+        if function is None:
+            raise ValueError("the trace is not of this function")
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    with _context(machine):
+        return in_memory(tvm.compile(module, tvm_target(machine)))["main"]
 
 
 def codes(graph: Graph, machine: Machine, tiles: Tiles = no_tiles) -> dict[str, str]:

@@ -36,6 +36,11 @@ class Group:
     """All nodes of the kernel in graph order, head and tail included."""
 
 
+def kernel_name(tail: str) -> str:
+    """What the lowering calls the kernel whose result is ``tail``."""
+    return f"k_{tail.replace('.', '_')}"
+
+
 def make_groups(graph: Graph) -> tuple[Group, ...]:
     """The kernels of ``graph`` in an order in which they can run; constants have none."""
     live = live_nodes(graph)

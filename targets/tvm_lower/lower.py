@@ -13,7 +13,13 @@ from codesign.ir.graph import Graph, Node
 from codesign.targets.tvm_lower.anchor import Anchor
 from codesign.targets.tvm_lower.dense import make_dense
 from codesign.targets.tvm_lower.elementwise import make_elementwise
-from codesign.targets.tvm_lower.groups import COMPUTE, ELEMENTWISE, Group, make_groups
+from codesign.targets.tvm_lower.groups import (
+    COMPUTE,
+    ELEMENTWISE,
+    Group,
+    kernel_name,
+    make_groups,
+)
 from codesign.targets.tvm_lower.kernel import (
     NHWC,
     Index,
@@ -29,11 +35,16 @@ from codesign.targets.tvm_lower.others import ANCHORS
 from codesign.targets.tvm_lower.schedule import schedule
 from codesign.targets.tvm_lower.templates.make import write_kernel
 from codesign.targets.tvm_lower.templates.workload import find_workload
-from codesign.targets.tvm_lower.tiles import Tiles, no_tiles
+from codesign.targets.tvm_lower.templates.write import with_own_threads
+from codesign.targets.tvm_lower.tiles import Tiles, TraceTile, no_tiles
+from codesign.targets.tvm_lower.trace import Loose, arguments_of, function_key, traced
 from codesign.targets.tvm_lower.wide import tuned_tile, wide_values
 
 _IMAGES = frozenset({"conv2d", "pool2d", "resize"})
 """Operators that like their images channels-last."""
+
+_SEARCHED = COMPUTE | {"pool2d", "reduce", "softmax", "layer_norm", "resize"}
+"""Operators whose loops may be searched for where no template writes them; others move data."""
 
 
 def lower(
@@ -68,6 +79,15 @@ def kernel_codes(graph: Graph, machine: Machine, tiles: Tiles = no_tiles) -> dic
     }
 
 
+def loose_kernels(graph: Graph, machine: Machine, tiles: Tiles = no_tiles) -> list[Loose]:
+    """The kernels of ``graph`` that no template writes and that compute more than element by
+    element, in order; alike ones share a key."""
+    lowering = _Lowering(graph, machine, tiles, False)
+    lowering.loose = []
+    lowering.module()
+    return lowering.loose
+
+
 @dataclass
 class _Written:
     """A kernel before it is scheduled."""
@@ -92,6 +112,8 @@ class _Lowering:
         """Kernels that each function computes, in order."""
         self.functions: dict[int, list[tuple[Any, Any, str]]] = {}
         """By the hash of its code: a function, its symbol in the module and its name."""
+        self.loose: list[Loose] | None = None
+        """Kernels that no template writes, if they are asked for."""
 
     def module(self) -> Any:
         graph, builder = self.graph, self.builder
@@ -142,9 +164,30 @@ class _Lowering:
         kernel = Kernel(self.graph, self.layouts, wide=self.wide)
         written = self._write(kernel, group)
         function = te.create_prim_func([*kernel.placeholders, written.out])
-        function = schedule(function, written.anchor, self.machine)
+        if head.op.name in _SEARCHED:
+            function = self._searched(function, kernel, written, kernel_name(group.tail))
+        else:
+            function = with_own_threads(schedule(function, written.anchor, self.machine))
         shape = tuple(int(n) for n in written.out.shape)
         self._call(group.tail, kernel, function, shape, written.perm)
+
+    def _searched(self, function: Any, kernel: Kernel, written: _Written, name: str) -> Any:
+        """The loops of a kernel that no template writes: as they were tuned, or by fixed rules."""
+        key = "" if self.tiles is no_tiles and self.loose is None else function_key(function)
+        tile = self.tiles(key)
+        if isinstance(tile, TraceTile) and self.loose is None:
+            found = traced(function, tile)
+            if found is not None:
+                return found
+        scheduled = with_own_threads(schedule(function, written.anchor, self.machine))
+        if self.loose is not None:
+            out, anchor = written.out, written.anchor
+            self.loose.append(Loose(
+                key, name, function, scheduled, arguments_of(kernel),
+                (tuple(int(n) for n in out.shape), str(out.dtype)),
+                anchor is not None and anchor.vnni,
+            ))  # fmt: skip
+        return scheduled
 
     def _template(self, group: Group) -> bool:
         """Write the kernel with a template; False if there is none for it."""
@@ -241,8 +284,7 @@ class _Lowering:
             self.values[a] if isinstance(a, str) else relax.const(a, str(a.dtype))
             for a in kernel.arguments
         ]
-        label = f"k_{name.replace('.', '_')}"
-        symbol = self._symbol(function, label)
+        symbol = self._symbol(function, kernel_name(name))
         info = relax.TensorType(shape, kernel.stored(name))
         value = self.builder.emit(relax.call_tir(symbol, arguments, info))
         self.layouts[name] = perm
@@ -280,8 +322,9 @@ class _Lowering:
         kind = self.graph.type(name)
         read = kernel.value(name)
         out = te.compute(kind.shape, lambda *i: read(i), name="out")
-        function = schedule(te.create_prim_func([*kernel.placeholders, out]), None, self.machine)
-        label = f"k_{name.replace('.', '_')}_row_major"
+        function = te.create_prim_func([*kernel.placeholders, out])
+        label = f"{kernel_name(name)}_row_major"
+        function = with_own_threads(schedule(function, None, self.machine))
         symbol = self._symbol(function, label)
         info = relax.TensorType(kind.shape, storage(kind.dtype))
         return self.builder.emit(relax.call_tir(symbol, [self.values[name]], info))

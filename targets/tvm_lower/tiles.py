@@ -80,8 +80,18 @@ class DefaultTile(Tile):
     template: ClassVar[str] = "default"
 
 
+@dataclass(frozen=True)
+class TraceTile(Tile):
+    """Loops as TVM's MetaSchedule arranged them, of a kernel that no template writes."""
+
+    template: ClassVar[str] = "metaschedule"
+    trace: str
+    """TVM's trace as JSON; it holds for one function and one version of TVM."""
+
+
 TILES: dict[str, type[Tile]] = {
-    kind.template: kind for kind in (DirectTile, WinogradTile, DepthwiseTile, DefaultTile)
+    kind.template: kind
+    for kind in (DirectTile, WinogradTile, DepthwiseTile, DefaultTile, TraceTile)
 }
 """Class of each template's tile."""
 
@@ -108,8 +118,10 @@ def parse_tile(text: str) -> Tile:
         known = {field.name for field in fields(kind)}
         if unknown := set(values) - known:
             raise ValueError(f"unknown fields {sorted(unknown)}")
-        if any(not isinstance(value, int) for value in values.values()):
-            raise ValueError("values must be integers or flags")
+        text_fields = {field.name for field in fields(kind) if field.type == "str"}
+        if any(isinstance(v, str) != (k in text_fields) or not isinstance(v, int | str)
+               for k, v in values.items()):  # fmt: skip
+            raise ValueError("values must be integers or flags, a trace text")
         return kind(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(

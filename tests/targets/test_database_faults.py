@@ -14,9 +14,10 @@ import pytest
 from codesign.targets.base import Timing
 from codesign.targets.measured import MeasuredDatabase
 from codesign.targets.tuning.database import TuningDatabase
-from codesign.targets.tuning.protocol import Reply, Request
+from codesign.targets.tuning.protocol import Ask, Reply, Request
 from codesign.targets.tuning.runner import IsolatedRunner
-from codesign.targets.tuning.tune import Budget, tasks_of, tune
+from codesign.targets.tuning.task import tasks_of
+from codesign.targets.tuning.tune import Budget, tune
 from codesign.targets.tvm_lower.machine import host_machine
 from codesign.targets.tvm_lower.tiles import Tile
 from tests.targets.test_templates import convolution
@@ -105,7 +106,8 @@ class Counting(IsolatedRunner):
         super().__init__()
         self.asked = list[Tile]()
 
-    def measure(self, request: Request) -> Reply:
+    def measure(self, request: Ask) -> Reply:
+        assert isinstance(request, Request)
         assert request.tile is not None
         if request.tile not in self.asked:
             self.asked.append(request.tile)

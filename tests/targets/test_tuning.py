@@ -18,9 +18,11 @@ from codesign.errors import InputError
 from codesign.targets.host import HostTarget
 from codesign.targets.tuning.contest import Contest
 from codesign.targets.tuning.database import Best, Trial, TuningDatabase
-from codesign.targets.tuning.protocol import Reply, Request
+from codesign.targets.tuning.protocol import Ask, Reply, Request
 from codesign.targets.tuning.runner import IsolatedRunner
-from codesign.targets.tuning.tune import Budget, settle, tasks_of, tune
+from codesign.targets.tuning.settle import settle
+from codesign.targets.tuning.task import tasks_of
+from codesign.targets.tuning.tune import Budget, tune
 from codesign.targets.tvm_lower.machine import host_machine
 from codesign.targets.tvm_lower.tiles import (
     DepthwiseTile,
@@ -184,7 +186,8 @@ class Scripted(IsolatedRunner):
         super().__init__()
         self.answer, self.default, self.asked = answer, default, list[Tile | None]()
 
-    def measure(self, request: Request) -> Reply:
+    def measure(self, request: Ask) -> Reply:
+        assert isinstance(request, Request)
         self.asked.append(request.tile)
         assert request.tile is not None
         return self.answer.get(request.tile, self.default)
@@ -196,14 +199,24 @@ class Races(Contest):
     def __init__(self, times: Mapping[Tile, float], rules: float) -> None:
         self.times, self.rules = times, rules
         self.networks: list[Mapping[str, Tile]] = []
+        self.clock = 100.0
+
+    @property
+    def started(self) -> bool:
+        return bool(self.networks)
+
+    def now(self) -> float:
+        return self.clock
 
     def add(self, tiles: Mapping[str, Tile]) -> int | None:
         self.networks.append(dict(tiles))
+        self.clock += self.build_seconds
         return len(self.networks) - 1
 
     def watch(
-        self, numbers: Sequence[int], groups: Mapping[str, Sequence[str]], rounds: int
-    ) -> dict[int, dict[str, list[float]]]:
+        self, numbers: Sequence[int], groups: Mapping[str, Sequence[str]], rounds: int,
+        until: float | None = None,
+    ) -> dict[int, dict[str, list[float]]]:  # fmt: skip
         def time(number: int, group: str) -> float:
             tile = self.networks[number].get(group)
             return self.rules if tile is None else self.times.get(tile, self.rules)
@@ -276,11 +289,15 @@ def test_the_network_has_the_last_word(tmp_path: Path) -> None:
     assert {key: best.tile for key, best in kept.items()} == {task.key: two}
     assert kept[task.key].median_ms / kept[task.key].default_ms == pytest.approx(0.6)
     assert [len(tiles) for tiles in races.networks] == [0, 1, 1, 1]
-    # without time only the best one comes into the network
-    races = Races({one: 1.4, two: 0.9, three: 1.0}, 1.5)
-    races.build_seconds = 1.0
-    assert set(settle([task], races, 0.0)) == {task.key}
-    assert [list(tiles.values()) for tiles in races.networks] == [[], [three]]
+    # with little time only the best ones come into the network, and without any nothing does
+    for left, networks in (3.4, [three, one, two]), (2.4, [three, one]), (1.3, [three]), (0.5, []):
+        races = Races({one: 1.4, two: 0.9, three: 1.0}, 1.5)
+        races.build_seconds = 1.0
+        races.add({})
+        kept = settle([task], races, races.clock + left)
+        assert set(kept) == ({task.key} if networks else set())
+        assert [tile for tiles in races.networks for tile in tiles.values()] == networks
+        assert races.clock <= 101.0 + left
 
 
 def test_tuning_for_real_and_build_from_the_database(tmp_path: Path) -> None:

@@ -125,6 +125,19 @@ def _launcher() -> Iterator[None]:
         yield
 
 
+def with_own_threads(function: Any) -> Any:
+    """A scheduled ``function`` whose parallel loops go to our own threads, inside ``own_threads``;
+    else as it is."""
+    if not _own_threads.get():
+        return function
+    call = tirx.Evaluate(tirx.call_extern("int32", "codesign_pool"))
+    body = tirx.SeqStmt([call, function.body])
+    zero = const(0, "int32")
+    return function.with_body(
+        tirx.AttrStmt(zero, "pragma_import_llvm", ir.StringImm(_POOL), body)
+    )
+
+
 @contextmanager
 def when(condition: Expr) -> Iterator[None]:
     """Statements that run only if ``condition`` holds."""
