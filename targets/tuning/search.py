@@ -40,6 +40,7 @@ _ELITE = 48
 """Traces of earlier runs, the fastest, that a search begins with."""
 _DRY = 2
 """Batches without a new candidate after which a space counts as exhausted."""
+_PATIENCE = 3 * BATCH
 _NO_INTRINSICS = "tvm.s_tir.tensor_intrin"
 
 
@@ -198,7 +199,8 @@ class FunctionTask(Task):
             if isinstance(t.tile, TraceTile) and t.least_ms is not None
         ]  # fmt: skip
         best = sorted(traces, key=lambda t: t.least_ms or 0.0)[:_ELITE]
-        return Search(self.loose.function, self.loose.vnni, self.machine, self.model, best)
+        return Search(self.loose.function, self.loose.vnni, self.machine, self.model, best,
+                      seed=1 + len(self.tried))  # fmt: skip
 
     def _learn(self) -> None:
         """Tell the search what became of the batch."""
@@ -230,7 +232,8 @@ def function_tasks(graph: Graph, machine: Machine, folder: Path, tiles: Any) -> 
             raise InputError(f"cannot write kernels for the tuner's worker to {folder}: "
                              f"{error.strerror}; free it or set TMPDIR") from error
         found[one.key] = FunctionTask(
-            one.key, one.name, [one.name], DefaultTile(), loose=one, machine=machine, file=file,
+            one.key, one.name, [one.name], DefaultTile(), patience=_PATIENCE, loose=one,
+            machine=machine, file=file,
         )  # fmt: skip
     if found:
         model = Model(machine.threads)

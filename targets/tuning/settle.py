@@ -72,8 +72,8 @@ def settle(tasks: Sequence[Task], contest: Contest, until: float | None) -> dict
     }
     chosen: dict[str, Tile] = {}
     for key in groups:
-        able = [number for number, tiles in offered.items() if key in tiles]
-        best = min(able, key=lambda n: shares[n][key], default=None)
+        having = [number for number, tiles in offered.items() if key in tiles]
+        best = min(having, key=lambda n: shares[n][key], default=None)
         if best is not None and shares[best][key] < WORTH:
             chosen[key] = offered[best][key]
     if not chosen:

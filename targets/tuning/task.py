@@ -18,8 +18,6 @@ RIVALS = 3
 """Tiles of a kernel that come into the network beside the fixed rules'."""
 WORTH = 0.98
 """A tile must take at most this share of the fixed rules' time; timings differ by the rest."""
-_PATIENCE = 12
-"""Candidates without a better one after which a kernel comes last."""
 
 
 @dataclass
@@ -35,6 +33,8 @@ class Task:
     tried: dict[Tile, Trial] = field(default_factory=dict)
     since: int = 0
     """Trials since the last better one."""
+    patience: int = 12
+    """Candidates without a better one after which a kernel comes last."""
     digest: str = ""
     trouble: str = ""
     """Why no further candidates come, if a search failed."""
@@ -60,10 +60,11 @@ class Task:
 
     @property
     def promise(self) -> float:
-        """Time that the network spends here, less the longer nothing better was found."""
+        """Time that the network spends here, less the longer nothing better was found; what could
+        not be measured at all comes last."""
         if self.best is None or self.best.least_ms is None:
-            return float("inf")
-        patience = 1.0 if self.since < _PATIENCE else 1e-3
+            return 0.0 if self.tried else float("inf")
+        patience = 1.0 if self.since < self.patience else 1e-3
         return self.best.least_ms * len(self.layers) / (1 + self.since) * patience
 
     def resume(self, tried: dict[Tile, Trial]) -> None:

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from codesign.targets.tvm_lower.trace import Array, Loose
 
 _SAMPLE_SECONDS = 1e-3
-_SLOW = 4.0
-"""Candidates that take so much longer than the one they are held against are timed once."""
+_SLOW = 1.3
+"""Candidates that take so much longer than what they are held against are not timed to the end."""
+_LOOKS = (1, 4)
+"""Samples after which that is asked."""
 _KEPT = 40
 """Compiled kernels that are kept: what others are timed against is not built anew."""
 _built: OrderedDict[tuple[str, Tile | None], _Built] = OrderedDict()
@@ -60,9 +62,8 @@ class _Built:
 
 def measure(request: Request | FunctionRequest) -> Reply:
     """Build, run once for the digest, then time calls of about a millisecond a sample."""
-    build = _build_layer if isinstance(request, Request) else _build_function
-    one = build(request, request.tile)  # type: ignore[operator]
-    other = None if request.against is None else build(request, request.against)  # type: ignore[operator]
+    one = _build(request, request.tile)
+    other = None if request.against is None else _build(request, request.against)
     digest = one.digest
     if isinstance(request, FunctionRequest):
         from codesign.targets.tvm_lower.trace import same_results
@@ -70,16 +71,21 @@ def measure(request: Request | FunctionRequest) -> Reply:
         if other is not None and not same_results(one.results, other.results):
             return Reply((), "", "wrong result")
         digest = ""  # compared already
-    samples, others = [one.sample()], []
-    repeats = request.repeats
-    if other is not None:
-        others.append(other.sample())
-        repeats = 1 if samples[0] > _SLOW * others[0] else repeats
-    for _ in range(1, repeats):
+    samples: list[float] = []
+    others: list[float] = []
+    for done in range(request.repeats):
+        if done in _LOOKS and min(samples) > _SLOW * min(others, default=float("inf")):
+            break
         samples.append(one.sample())
         if other is not None:
             others.append(other.sample())
     return Reply(tuple(samples), digest, against_ms=tuple(others))
+
+
+def _build(request: Request | FunctionRequest, tile: Tile | None) -> _Built:
+    if isinstance(request, Request):
+        return _build_layer(request, tile)
+    return _build_function(request, tile)
 
 
 def _build_layer(request: Request, tile: Tile | None) -> _Built:

@@ -17,7 +17,8 @@ from codesign.quant import calibrate, load_format, quantize_graph
 from codesign.targets.host import HostTarget
 from codesign.targets.in_network import Profiler, measure_in_network, shares
 from codesign.targets.layers import random_inputs
-from codesign.targets.owners import kernel_name, layer_of_kernels
+from codesign.targets.owners import layer_of_kernels
+from codesign.targets.tvm_lower.groups import kernel_name
 from codesign.targets.tvm_lower.lower import lower
 from codesign.targets.tvm_lower.machine import host_machine
 

@@ -217,6 +217,28 @@ def test_later_runs_begin_with_what_was_found(task: FunctionTask) -> None:
     assert len(again._search.database.get_all_tuning_records()) >= 3
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize(("network", "seconds"), [("resnet8", 90), ("resnet18", 180)])
+def test_a_whole_float_network(network: str, seconds: int, tmp_path: Path) -> None:
+    """Tuned in the time that was given, still the same function, and what was kept is used."""
+    import time
+
+    from codesign.frontend import load_network
+    from codesign.passes import prepare
+
+    graph = prepare().run(load_network(f"zoo:{network}").graph).graph
+    target = HostTarget(tuning=tmp_path / "t.sqlite")
+    start = time.monotonic()
+    done = target.tune(graph, Budget(seconds=seconds))
+    assert time.monotonic() - start < seconds + 30  # START_SECONDS and a candidate at most
+    assert done.trials > done.failed
+    assert done.kernels > 8
+    x = random_inputs(graph)
+    assert same_results(target.runner(graph).run(*x), run(graph, *x))
+    found = target.tuning_database().all_best(target.machine_key())
+    assert len(found) == done.improved
+
+
 def test_our_vnni_intrinsic_takes_the_place_of_tvms(tmp_path: Path) -> None:
     """Sums of u8 · s8 become the instruction; compiled for a CPU that has it, not run."""
     b = GraphBuilder("grouped")

@@ -287,6 +287,7 @@ def test_state_changed_in_place_falls_back() -> None:
         ({"threads": -1}, "expected 0"),
         ({"target": "nowhere"}, "unknown target 'nowhere'"),
         ({"formats": {"conv": "w8a8"}}, "no format for layers"),
+        ({"tune": "soon"}, r"a tuning budget is trials \(200\) or time"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
@@ -295,3 +296,19 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with torch.no_grad(), pytest.raises(Exception, match=message) as caught:
         made(x)
     assert "codesign" in str(caught.value) or isinstance(caught.value, InputError)
+
+
+def test_a_budget_is_spent_before_a_graph_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from codesign.targets.host import HostTarget
+    from codesign.targets.tuning.tune import Budget
+
+    spent: list[tuple[int, Budget]] = []
+    monkeypatch.setattr(
+        HostTarget, "tune", lambda self, graph, budget: spent.append((len(graph.layers()), budget))
+    )
+    model, x = network("digits")
+    made, graphs = compiled(model, tune="60s")
+    with torch.inference_mode():
+        made(x)
+        made(x)
+    assert spent == [(len(graphs[0].layers()), Budget(seconds=60.0))]

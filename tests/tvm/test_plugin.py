@@ -26,6 +26,7 @@ from codesign.ir.graph import Array
 from codesign.ir.interpret import run
 from codesign.targets.tvm_lower.compile import tvm_target
 from codesign.targets.tvm_lower.machine import host_machine
+from codesign.targets.tvm_lower.tiles import DirectTile
 
 
 def imported(name: str, kind: str = "torch") -> tuple[Any, Array, nn.Module]:
@@ -76,6 +77,22 @@ def test_pipeline_equals_the_reference_bit_for_bit(name: str, kind: str) -> None
     kernels = [v.name_hint for v in result.get_global_vars() if "_k_" in v.name_hint]
     assert kernels
     assert "codesign.operator" not in result.script(show_meta=False)
+
+
+def test_tuned_tiles_are_taken() -> None:
+    module, x, _ = imported("digits")
+    module = codesign.tvm.quantize(formats="w8a8", calib=x)(module)
+    asked: list[str] = []
+
+    def tiles(key: str) -> DirectTile:
+        asked.append(key)
+        return DirectTile(1, 1)
+
+    plain = lowered()(module)
+    tuned = codesign.tvm.lower_int8(tiles=tiles)(module)
+    assert asked
+    assert tuned.script(show_meta=False) != plain.script(show_meta=False)
+    assert np.array_equal(execute(tuned, x), execute(plain, x))
 
 
 def test_a_module_runs_before_it_is_lowered() -> None:
