@@ -17,8 +17,12 @@ from codesign.targets.tvm_lower.machine import Machine
 _SERIAL_WORK = 1 << 15
 """Elementary steps below which starting threads costs more than it saves."""
 _SERIAL_MACS_VNNI = 1 << 20
+_POOR = 1.2
+"""Sums a load below which a register tile waits for memory."""
+_MANY_WEIGHTS = 1 << 19
+"""Bytes of weights beyond which one block of channels after another is taken through the image."""
 _ACCUMULATORS = 24
-"""Vector registers that hold sums; the rest hold operands."""
+"""Registers of AVX-512 that hold sums; the rest hold operands."""
 
 
 def schedule(function: Any, anchor: Anchor | None, machine: Machine) -> Any:
@@ -51,16 +55,40 @@ def _extent(sch: Any, loop: Any) -> int:
     return int(sch.get(loop).extent)
 
 
-def _tile(columns: int, blocks: int) -> tuple[int, int]:
-    """Columns and channel blocks whose sums are kept in registers."""
-    return max(
-        (
-            (w, b)
-            for w in range(1, min(columns, 14) + 1) if columns % w == 0
-            for b in (1, 2, 4) if blocks % b == 0 and w * b <= _ACCUMULATORS
-        ),
-        key=lambda t: (t[0] * t[1] / (t[0] + t[1]), t[1]),
-    )  # fmt: skip
+def _tile(columns: int, blocks: int, vectors: int, registers: int) -> tuple[int, int]:
+    """Columns and channel blocks whose sums are kept in registers: most sums for what is loaded.
+
+    A block takes ``vectors`` registers; ``registers`` hold sums, some more where tiles that
+    divide the columns would else be poor.
+    """
+    def sums_a_load(tile: tuple[int, int]) -> float:
+        return tile[0] * tile[1] * vectors / (tile[0] + tile[1] * vectors)
+
+    def best(most: int) -> tuple[int, int]:
+        return max(
+            (
+                (w, b)
+                for w in range(1, min(columns, 14) + 1) if columns % w == 0
+                for b in (1, 2, 4) if blocks % b == 0 and w * b <= max(1, most // vectors)
+            ),
+            key=lambda tile: (sums_a_load(tile), tile[1]),
+        )  # fmt: skip
+
+    tile = best(registers)
+    return tile if sums_a_load(tile) >= _POOR else best(registers + 2)
+
+
+def _registers(anchor: Anchor, machine: Machine) -> tuple[int, int]:
+    """Registers that a channel block of 32-bit sums takes, and how many may hold sums.
+
+    With all sixteen registers of x86 LLVM sends sums to memory and back.
+    """
+    if anchor.vnni or "avx512f" in machine.features:
+        return max(1, anchor.lanes // 16), _ACCUMULATORS
+    if machine.arch == "x86_64":
+        return max(1, anchor.lanes // (8 if "avx2" in machine.features else 4)), 12
+    vectors = max(1, anchor.lanes // 4)
+    return vectors, 30 - vectors
 
 
 def _blocked(sch: Any, anchor: Anchor, machine: Machine) -> None:
@@ -72,11 +100,17 @@ def _blocked(sch: Any, anchor: Anchor, machine: Machine) -> None:
         *outer, g, w, b, v = loops
     else:
         *outer, w, g, b, v = loops
-    tile_w, tile_b = _tile(_extent(sch, w), _extent(sch, b))
+    tile_w, tile_b = _tile(_extent(sch, w), _extent(sch, b), *_registers(anchor, machine))
     w0, w1 = sch.split(w, [None, tile_w])
     b0, b1 = sch.split(b, [None, tile_b])
-    sch.reorder(*outer, g, b0, w0, w1, b1, v)
-    threads = sch.fuse(*outer, g, b0)
+    n, h = outer
+    pixels = _extent(sch, n) * _extent(sch, h) * _extent(sch, w0) * tile_w
+    if anchor.work // pixels * 4 > _MANY_WEIGHTS:  # else every row would read them all
+        sch.reorder(n, g, b0, h, w0, w1, b1, v)
+        threads = sch.fuse(n, g, b0, h)
+    else:
+        sch.reorder(n, h, g, b0, w0, w1, b1, v)
+        threads = sch.fuse(n, h, g, b0)
     sch.compute_at(total, w0, preserve_unit_loops=True)
     least = _SERIAL_MACS_VNNI if anchor.vnni else _SERIAL_WORK
     if anchor.work >= least and _extent(sch, threads) > 1:
@@ -118,7 +152,7 @@ def _sums(sch: Any, anchor: Anchor, machine: Machine) -> None:
     """The sums of a product alone, for results that do not fill the channel blocks."""
     total = sch.get_sblock("total")
     n, h, g, w, b, v, *_ = sch.get_loops(total)
-    tile_w, tile_b = _tile(_extent(sch, w), _extent(sch, b))
+    tile_w, tile_b = _tile(_extent(sch, w), _extent(sch, b), *_registers(anchor, machine))
     w0, w1 = sch.split(w, [None, tile_w])
     b0, b1 = sch.split(b, [None, tile_b])
     sch.reorder(n, h, g, b0, w0, w1, b1, v)
