@@ -98,6 +98,35 @@ class Slice(Component):
         return m
 
 
+class Turns(Component):
+    """Registers a stream in both directions, as ``Slice`` does, but in two registers in turn: the
+    way from the output's ``ready`` ends at three flip-flops, and payloads pass a multiplexer."""
+
+    def __init__(self, layout: Any) -> None:
+        self.layout = layout
+        super().__init__({"i": In(stream.Signature(layout)), "o": Out(stream.Signature(layout))})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        words = [Signal(self.layout, name=f"word_{k}", reset_less=True) for k in range(2)]
+        write, read, full = Signal(), Signal(), Signal()  # turns; full: both hold something
+        push, pop = Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(~full), push.eq(self.i.valid & ~full),
+            pop.eq(self.o.valid & self.o.ready),
+            self.o.payload.eq(Mux(read, Value.cast(words[1]), Value.cast(words[0]))),
+        ]
+        m.d.sync += [
+            write.eq(write ^ push), read.eq(read ^ pop),
+            self.o.valid.eq(push | full | (self.o.valid & ~pop)),
+            full.eq(~pop & (full | (self.o.valid & push))),
+        ]
+        for k, word in enumerate(words):
+            with m.If(~full & (write == k)):
+                m.d.sync += word.eq(self.i.payload)
+        return m
+
+
 class Stage(Component):
     """A register in a stream's way; ``ready`` goes through. Right behind block RAM, which leaves
     no time for a multiplexer."""

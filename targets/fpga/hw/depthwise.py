@@ -107,8 +107,8 @@ class DepthwiseEngine(wiring.Component):
             runs.start.eq(tail.begin & given.residual), runs.shape.address.eq(given.res_address),
             self.placed.valid.eq(tail.placed.valid), self.placed.payload.eq(tail.placed.payload),
             tail.limits.eq(limits(m, given)), tail.destination.eq(destination(m, given, blocks)),
-            tail.available.eq(self.residual.available), tail.residual.eq(self.residual.words),
-            self.residual.take.eq(tail.take), self.idle.eq(walker.idle),
+            tail.count.eq(self.residual.count), tail.residual.eq(self.residual.words),
+            self.residual.room.eq(tail.wants), self.idle.eq(walker.idle),
             walker.grant.eq(
                 room & ~tail.held & (~cmd.residual | (enough & walker.settled))
             ),

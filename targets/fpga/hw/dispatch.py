@@ -157,8 +157,8 @@ class Queue(Component):
         m.d.sync += [
             tail.eq(tail + self.write), head.eq(head + take), reads.eq(take), came.eq(reads),
             value.eq(read.data), asked.eq(asked + take), filled.eq(filled + came),
-            # a command's first word asks for room, so what is known a cycle late is early enough
-            room.eq(Mux(self.write, level < size - self.length, level <= size - self.length)),
+            # a command's first word asks for room; of the words before it two are not counted yet
+            room.eq(level < size - self.length - 1),
         ]  # fmt: skip
         with m.If(up):
             m.d.sync += [level.eq(level + 1), some.eq(1)]
@@ -253,14 +253,14 @@ class Dispatch(Component):
             accept.eq(~first | (named & Cat(*(queue.room for queue in queues), 1, 1)).any()),
             self.word.ready.eq(accept & ~have_end & ~self.bad),
         ]
+        held = Signal(64, reset_less=True)  # what is decided on a word does not add to the way on
+        m.d.sync += held.eq(word)
         for unit, queue in zip(UNITS, queues):
-            m.d.comb += [
-                queue.word.eq(word),
-                queue.write.eq(
-                    self.word.valid & self.word.ready & now[UNITS.index(unit)]
-                    & (place < queue.length)
-                ),
-            ]
+            m.d.comb += queue.word.eq(held)
+            m.d.sync += queue.write.eq(
+                self.word.valid & self.word.ready & now[UNITS.index(unit)]
+                & (place < queue.length)
+            )
         with m.If(self.word.valid & self.word.ready):
             m.d.sync += [place.eq(place + 1), kind.eq(now), first.eq(place == WORDS - 1)]
             with m.If(now[len(UNITS)]):

@@ -59,8 +59,8 @@ class Drain(wiring.Component):
         m.d.comb += [
             self.placed.valid.eq(tail.placed.valid), self.placed.payload.eq(tail.placed.payload),
             tail.limits.eq(limits(m, given)), tail.destination.eq(destination(m, given, 1)),
-            tail.available.eq(self.residual.available), tail.residual.eq(self.residual.words),
-            self.residual.take.eq(tail.take), runs.shape.address.eq(given.res_address),
+            tail.count.eq(self.residual.count), tail.residual.eq(self.residual.words),
+            self.residual.room.eq(tail.wants), runs.shape.address.eq(given.res_address),
             self.command.ready.eq(~active & tail.ready & runs.idle),
             tail.begin.eq(self.command.valid & self.command.ready),
             runs.start.eq(tail.begin & given.residual), self.idle.eq(~active),

@@ -39,6 +39,7 @@ from codesign.targets.fpga.hw.ports import (
 )
 from codesign.targets.fpga.hw.reads import Splitter, burst_layout
 from codesign.targets.fpga.hw.requests import ACT, PLACING, WEIGHT, Requests, is_one_of
+from codesign.targets.fpga.hw.walk import delay
 from codesign.targets.fpga.isa import Dest, Unit
 
 
@@ -81,6 +82,7 @@ class Loader(Component):
         ready = {kind: Signal(name=f"ready_{kind}") for kind in ("act", "weight", "item")}
         some = Signal()  # of them
         closing = Signal()  # the last write is on its way
+        quick, late = Signal(), Signal()  # it is of activations; it was on its way a cycle ago
         finish = Signal()
         setting = Signal()
         act = is_one_of(now.dest, ACT)
@@ -91,8 +93,9 @@ class Loader(Component):
             some.eq(Cat(*ready.values()).any()),
             requests.next.ready.eq(~setting & ~some),
             self.busy.eq(setting | some | closing | requests.next.valid),
-            self.done.eq(closing & ~moving),
+            self.done.eq(closing & ~moving & (quick | late)),
         ]
+        m.d.sync += late.eq(closing & ~self.done)
         with m.If(self.done):
             m.d.sync += closing.eq(0)
         with m.If(requests.next.valid & requests.next.ready):
@@ -116,6 +119,7 @@ class Loader(Component):
             state.place_items(finish)
         with m.If(finish):
             m.d.sync += [*(flag.eq(0) for flag in ready.values()), closing.eq(1)]
+            m.d.sync += quick.eq(ready["act"])
         state.outputs(go)
         return m
 
@@ -484,38 +488,43 @@ class _State:
                     m.d.comb += getattr(way.payload.slots[index], name).eq(
                         getattr(there.slots[index], name)
                     )
+        # weights and items pass two registers: one for the beat, one for what is made of it. They
+        # go along whether valid or not: nothing but a flag waits for the beat
         index, _, _ = self.word()
-        data_ = loader.beat.payload.data
-        word = data_ if loader.port.words == 1 else Mux(index, data_[64:], data_[:64])
+        beat, upper = Signal(loader.port.bits, reset_less=True), Signal(reset_less=True)
+        address = Signal(13, reset_less=True)
+        m.d.sync += [beat.eq(loader.beat.payload.data), upper.eq(index), address.eq(self.address)]
+        word = beat if loader.port.words == 1 else Mux(upper, beat[64:], beat[:64])
         items = {
             Dest.DENSE_PARAM: loader.dense_param, Dest.DENSE_TAP: loader.dense_tap,
             Dest.DEPTHWISE_PARAM: loader.depthwise_param, Dest.DEPTHWISE_TAP: loader.depthwise_tap,
         }  # fmt: skip
         item_index, item = Signal(13, reset_less=True), Signal(64, reset_less=True)
-        m.d.sync += [item_index.eq(self.address), item.eq(word)]
+        m.d.sync += [item_index.eq(address), item.eq(word)]
         for dest, way in items.items():
-            m.d.sync += way.valid.eq(go["item"] & (self.now.dest == dest))
+            m.d.sync += way.valid.eq(delay(m, go["item"] & (self.now.dest == dest), 1))
             m.d.comb += [way.index.eq(item_index), way.data.eq(item)]
         for engine, dest in zip(self.engines, WEIGHT):
-            self.weight_output(engine, dest, go["weight"])
+            self.weight_output(engine, dest, go["weight"], beat, address)
 
-    def weight_output(self, engine: Engine, dest: Dest, go: Any) -> None:
+    def weight_output(self, engine: Engine, dest: Dest, go: Any, beat: Any, address: Any) -> None:
         """Weights of the beat, expanded, to the register before an engine's weight buffer."""
         m, loader = self.m, self.loader
         way = getattr(loader, dest.name.lower())
         weights = weights_of_word(engine)
         granule, chunk = word_granules(weights, loader.port.bits)
-        data_ = loader.beat.payload.data
-        # data go along whether valid or not: nothing but a flag waits for the beat
-        m.d.sync += [way.valid.eq(go & (self.now.dest == dest)), way.address.eq(self.address)]
+        m.d.sync += [
+            way.valid.eq(delay(m, go & (self.now.dest == dest), 1)), way.address.eq(address)
+        ]
+        chosen, first = delay(m, self.step, 1), delay(m, self.granule, 1)
         for bits, flag in self.widths.items():
             taken = min(loader.port.bits // bits, chunk)
             steps = loader.port.bits // bits // taken
             size = taken // granule
-            with m.If(flag):
-                parts = [data_[k * taken * bits :][: taken * bits] for k in range(steps)]
+            with m.If(delay(m, flag, 1)):
+                parts = [beat[k * taken * bits :][: taken * bits] for k in range(steps)]
                 part = Signal(taken * bits, name=f"part_{bits}")
-                m.d.comb += part.eq(Array(parts)[self.step] if steps > 1 else parts[0])
+                m.d.comb += part.eq(Array(parts)[chosen] if steps > 1 else parts[0])
                 values = []
                 for k in range(chunk):
                     at = k % taken * bits
@@ -523,7 +532,7 @@ class _State:
                     wide = Signal(engine.weight_bits, name=f"w{bits}_{k}")
                     m.d.comb += wide.eq(value)
                     values.append(wide)
-                place = self.granule >> ceil_log2(size)
+                place = first >> ceil_log2(size)
                 m.d.sync += way.data.eq(Cat(values))
                 m.d.sync += way.mask.eq(
                     Cat(place == j // size for j in range(weights // granule))

@@ -45,14 +45,14 @@ RESIDUAL_RUN = data.StructLayout({"address": ADDRESS_BITS, "words": RUN_BITS - 3
 ResidualSignature = Signature(
     {
         "run": Out(stream.Signature(RESIDUAL_RUN)),
-        "available": In(2),
+        "room": Out(1),
+        "count": In(2),
         "words": In(data.ArrayLayout(64, 2)),
-        "take": Out(2),
     }
 )
-"""``run``: requests; may be sent ahead. ``words``: the next two block pixels in order, of which
-``available`` (0, 1, 2) are there; ``take`` (at most ``available``) are dropped at the end of
-the cycle. Runs follow each other without a gap in ``words``."""
+"""``run``: requests; may be sent ahead. ``count`` (0, 1, 2) of ``words`` come in this cycle, the
+next block pixels in order; none unless there was ``room`` (for two) in the cycle before. Runs
+follow each other without a gap in ``words``."""
 
 
 # Buffer writes of the loader. ``hw/buffers.py`` has the other side.

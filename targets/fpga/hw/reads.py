@@ -225,44 +225,52 @@ class Residual(Component):
             splitter.run.valid.eq(self.unit.run.valid),
             splitter.run.payload.eq(self.unit.run.payload),
             self.unit.run.ready.eq(splitter.run.ready),
-            splitter.freed.eq(self.unit.take),
+            splitter.freed.eq(self.unit.count),
         ]
         where = ceil_log2(depth)
         written = Signal(where + 1)  # of words
         read = Signal(where + 1)
-        count = Signal(range(2 * depth + 1))
+        count = Signal(range(2 * depth + 1))  # words there
         incoming = self.beat.payload
         words = [incoming.data[64 * k : 64 * k + 64] for k in range(port.words)]
         first = Mux(incoming.mask[0], words[0], words[-1])
         both = incoming.mask.all() if port.words == 2 else 0
         arrive = Signal()
         m.d.comb += [self.beat.ready.eq(1), arrive.eq(self.beat.valid)]
-        number = Mux(arrive, 1 + both, 0)
+        number, came, sent = Signal(2), Signal(2), Signal(2)
         following = Signal.like(read)
-        m.d.comb += following.eq(read + self.unit.take)
+        m.d.comb += [
+            number.eq(Mux(arrive, 1 + both, 0)),
+            sent.eq(Mux(self.unit.room, Mux(count > 1, 2, count), 0)),
+            following.eq(read + sent),
+        ]
         places = [Signal(where, name=f"place_{k}") for k in range(2)]  # of the next word in each
         m.d.sync += [places[0].eq((following + following[0])[1:]), places[1].eq(following[1:])]
         outs = []
         for parity in range(2):
             memory = Memory(shape=64, depth=depth, init=[])
             m.submodules[f"words{parity}"] = memory
-            write, out = memory.write_port(), memory.read_port(domain="comb")
+            write, there = memory.write_port(), memory.read_port(domain="comb")
             mine = written[0] == parity
-            m.d.comb += [
-                write.en.eq(arrive & (mine | both)),
-                write.addr.eq((written + ~mine)[1:] if parity == 0 else written[1:]),
-                write.data.eq(Mux(mine, first, words[-1])),
-                out.addr.eq(places[parity]),
+            # registers before the memory: its cells are many and spread
+            on, address = Signal(), Signal(where, reset_less=True)
+            word = Signal(64, reset_less=True)
+            m.d.sync += [
+                on.eq(arrive & (mine | both)),
+                address.eq((written + ~mine)[1:] if parity == 0 else written[1:]),
+                word.eq(Mux(mine, first, words[-1])),
             ]
-            outs.append(out.data)
-        m.d.comb += [
-            self.unit.words[0].eq(Mux(read[0], outs[1], outs[0])),
-            self.unit.words[1].eq(Mux(read[0], outs[0], outs[1])),
-            self.unit.available.eq(Mux(count > 1, 2, count)),
-        ]
+            m.d.comb += [
+                write.en.eq(on), write.addr.eq(address), write.data.eq(word),
+                there.addr.eq(places[parity]),
+            ]
+            outs.append(there.data)
+        out = [Signal(64, name=f"out_{k}", reset_less=True) for k in range(2)]
+        m.d.comb += [self.unit.words[k].eq(out[k]) for k in range(2)]
         m.d.sync += [
-            written.eq(written + number),
-            read.eq(following),
-            count.eq(count + number - self.unit.take),
-        ]
+            out[0].eq(Mux(read[0], outs[1], outs[0])), out[1].eq(Mux(read[0], outs[0], outs[1])),
+            self.unit.count.eq(sent),
+            written.eq(written + number), came.eq(number), read.eq(following),
+            count.eq(count + came - sent),
+        ]  # fmt: skip
         return m

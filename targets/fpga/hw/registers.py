@@ -213,22 +213,27 @@ class Registers(Component):
             readable[Register.HOST_ADDRESS] = self.host_address
             readable[Register.HOST_LOW] = self.host_read[:32]
             readable[Register.HOST_HIGH] = self.host_read[32:]
-        # a read takes two cycles, the choice among all registers has one of them
-        reading, where = Signal(), Signal(len(bus.araddr), reset_less=True)
-        m.d.comb += bus.arready.eq(~bus.rvalid & ~reading)
+        # a read takes three cycles, the choice among all registers has two of them
+        reading, choosing = Signal(), Signal()
+        where = Signal(len(bus.araddr), reset_less=True)
+        m.d.comb += bus.arready.eq(~bus.rvalid & ~reading & ~choosing)
         with m.If(bus.rready):
             m.d.sync += bus.rvalid.eq(0)
         with m.If(bus.arvalid & bus.arready):
             m.d.sync += [reading.eq(1), where.eq(bus.araddr)]
+        # a tree of multiplexers is faster than one comparison a register
+        most = max(readable) // 4
+        high = where[5 : 2 + most.bit_length()]
+        there = ~where[2 + most.bit_length() :].any() & (where[2:] <= most)
+        eighths = [Signal(32, name=f"eighth_{k}", reset_less=True) for k in range(most // 8 + 1)]
+        for k, eighth in enumerate(eighths):
+            table = [readable.get(4 * (8 * k + low), Const(0, 32)) for low in range(8)]
+            m.d.sync += eighth.eq(Array(table)[where[2:5]])
+        m.d.sync += choosing.eq(reading)
         with m.If(reading):
-            # a tree of multiplexers is faster than one comparison a register
-            most = max(readable) // 4
-            index = where[2 : 2 + most.bit_length()]
-            table = Array([readable.get(4 * k, Const(0, 32)) for k in range(most + 1)])
-            there = ~where[2 + most.bit_length() :].any() & (index <= most)
-            m.d.sync += [
-                reading.eq(0), bus.rvalid.eq(1), bus.rdata.eq(Mux(there, table[index], 0)),
-            ]  # fmt: skip
+            m.d.sync += reading.eq(0)
+        with m.If(choosing):
+            m.d.sync += [bus.rvalid.eq(1), bus.rdata.eq(Mux(there, Array(eighths)[high], 0))]
             if self.host:
                 with m.If(where[2:] == Register.HOST_HIGH >> 2):
                     m.d.sync += self.host_address.eq(self.host_address + 1)

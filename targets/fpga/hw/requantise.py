@@ -23,7 +23,7 @@ from codesign.targets.fpga.hw.multiply import ScaleMultiplier
 from codesign.targets.fpga.hw.walk import delay
 from codesign.targets.fpga.isa import BLOCK
 
-LATENCY = 12
+LATENCY = 13
 """Edges from ``sums`` to ``results``."""
 RESIDUAL_STAGE = 7
 """Edges from ``sums`` to the residual's bytes of the same results."""
@@ -74,6 +74,7 @@ class Requantisers(wiring.Component):
         m = Module()
         kind = self.hard if self.hard != "lut" else "dsp48e2"
         add = delay(m, self.add, 3)
+        lo, hi = delay(m, self.lo, 1), delay(m, self.hi, 1)
         m.d.sync += self.index.eq(self.residual)
         for lane in range(self.post):
             param = self.params[lane % len(self.params)]
@@ -88,10 +89,12 @@ class Requantisers(wiring.Component):
             residual = Mux(add, self.value[lane], 0)
             total = Signal(signed(17), name=f"total_{lane}", reset_less=True)
             m.d.sync += total.eq(scaled + residual)
-            out = Signal(signed(16), name=f"out_{lane}", reset_less=True)
-            m.d.sync += out.eq(
-                Mux(total < self.lo, self.lo, Mux(total > self.hi, self.hi, total))
+            below, above = (
+                Signal(name=f"{name}_{lane}", reset_less=True) for name in ("below", "above")
             )
+            m.d.sync += [below.eq(total < self.lo), above.eq(total > self.hi)]
+            out = Signal(signed(16), name=f"out_{lane}", reset_less=True)
+            m.d.sync += out.eq(Mux(below, lo, Mux(above, hi, delay(m, total, 1)[:16])))
             m.d.comb += self.results[lane].eq(out)
         return m
 
@@ -208,9 +211,8 @@ class ResidualTable(wiring.Component):
 class ResidualQueue(wiring.Component):
     """Block pixels of the residual tensor, in order; up to two come and go in a cycle.
 
-    ``take`` tells the source how many of ``available`` are taken (and ``came``, a cycle later, the
-    unit, by when they can be read);
-    ``head``: the first two, of which ``pop`` are dropped.
+    ``room``: two words may be sent in this cycle and come in the next one. ``came`` tells the unit
+    of them, by when they can be read; ``head``: the first two, of which ``pop`` are dropped.
     """
 
     def __init__(self) -> None:
@@ -218,8 +220,8 @@ class ResidualQueue(wiring.Component):
         super().__init__(
             {
                 "words": In(data.ArrayLayout(64, 2)),
-                "available": In(2),
-                "take": Out(2),
+                "count": In(2),
+                "room": Out(1, init=1),
                 "came": Out(2),
                 "head": Out(data.ArrayLayout(64, 2)),
                 "pop": In(2),
@@ -227,18 +229,16 @@ class ResidualQueue(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Two memories, words of even and odd number."""
+        """Two memories, words of even and odd number; a register before each of them, since words
+        come from far away."""
         m = Module()
         level = Signal(range(QUEUE + 1))
-        wrote, read = Signal(range(QUEUE)), Signal(range(QUEUE))
-        m.d.comb += self.take.eq(Mux(level <= QUEUE - 2, self.available, 0))
-        # a register before the memories: words are read from one memory into the other
-        words = [Signal(64, name=f"word_{k}", reset_less=True) for k in range(2)]
-        m.d.sync += self.came.eq(self.take)
-        m.d.sync += [word.eq(self.words[k]) for k, word in enumerate(words)]
+        wrote, read, following = (Signal(range(QUEUE), name=n) for n in ("wrote", "read", "next"))
+        m.d.comb += following.eq(read + self.pop)
         m.d.sync += [
-            level.eq(level + self.take - self.pop), wrote.eq(wrote + self.came),
-            read.eq(read + self.pop),
+            # what is sent now and was in the two cycles before is not counted yet
+            self.room.eq(level <= QUEUE - 6), level.eq(level + self.count - self.pop),
+            self.came.eq(self.count), wrote.eq(wrote + self.count), read.eq(following),
         ]  # fmt: skip
         heads = []
         for parity in range(2):
@@ -246,13 +246,17 @@ class ResidualQueue(wiring.Component):
             m.submodules[f"ram_{parity}"] = ram
             port = ram.write_port()
             mine = wrote[0] != parity  # this memory takes the second word
-            m.d.comb += [
-                port.addr.eq((wrote + mine) >> 1),
-                port.data.eq(Mux(mine, words[1], words[0])),
-                port.en.eq(Mux(mine, self.came == 2, self.came != 0)),
+            address, word = Signal.like(port.addr), Signal(64, reset_less=True)
+            write = Signal()
+            m.d.sync += [
+                address.eq((wrote + mine) >> 1), word.eq(Mux(mine, self.words[1], self.words[0])),
+                write.eq(Mux(mine, self.count == 2, self.count != 0)),
             ]
+            m.d.comb += [port.addr.eq(address), port.data.eq(word), port.en.eq(write)]
             out = ram.read_port(domain="comb")
-            m.d.comb += out.addr.eq((read + (read[0] != parity)) >> 1)
+            place = Signal.like(out.addr)
+            m.d.sync += place.eq((following + (following[0] != parity)) >> 1)
+            m.d.comb += out.addr.eq(place)
             heads.append(out.data)
         m.d.comb += self.head[0].eq(Mux(read[0], heads[1], heads[0]))
         m.d.comb += self.head[1].eq(Mux(read[0], heads[0], heads[1]))

@@ -9,7 +9,7 @@ from amaranth.hdl import Cat, Module, ResetInserter, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from codesign.space.accelerator import Engine
-from codesign.targets.fpga.hw.axi import AxiLite, Slice, axi4
+from codesign.targets.fpga.hw.axi import AxiLite, Turns, axi4
 from codesign.targets.fpga.hw.commands import UNITS, command_stream
 from codesign.targets.fpga.hw.dispatch import Dispatch, Fetch
 from codesign.targets.fpga.hw.loader import Loader
@@ -130,7 +130,7 @@ class System(Component):
             client = getattr(reads, name)
             connect(m, readers[name].burst, client.burst)
             if name == "load":  # the one client that stalls: its `ready` ends here
-                beats = add("load_beats", Slice(read_beat(port)), 2)
+                beats = add("load_beats", Turns(read_beat(port)), 2)
                 connect(m, client.beat, beats.i)
                 connect(m, beats.o, loader.beat)
             else:

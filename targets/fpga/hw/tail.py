@@ -58,7 +58,8 @@ class Tail(wiring.Component):
     ``limits`` and ``destination`` come with ``begin`` (only if ``ready``) before the first
     ``feed``; ``feed`` goes with ``sums`` and ``params``. ``room``: entries that may still be fed
     unless ``held``, counted down by ``reserve``; ``words``: residual block pixels that may still be
-    used, counted down by ``reserve_words``.
+    used, counted down by ``reserve_words``. ``wants``, ``count`` and ``residual`` are ``room``,
+    ``count`` and ``words`` of ``ResidualSignature``.
     """
 
     def __init__(
@@ -84,9 +85,9 @@ class Tail(wiring.Component):
                 "feed": In(feed_layout(self.pixels)),
                 "sums": In(data.ArrayLayout(signed(32), engine.post)),
                 "params": In(data.ArrayLayout(PARAM, min(engine.post, BLOCK))),
-                "available": In(2),
+                "wants": Out(1),
+                "count": In(2),
                 "residual": In(data.ArrayLayout(64, 2)),
-                "take": Out(2),
                 "store": Out(store_stream()),
                 "placed": Out(
                     Signature({"valid": Out(1), "payload": Out(act_payload(target, port_bits))})
@@ -107,8 +108,9 @@ class Tail(wiring.Component):
             self.placed.valid.eq(results.placed.valid),
             self.placed.payload.eq(results.placed.payload),
             table.index.eq(lanes.index), lanes.value.eq(table.value),
-            queue.words.eq(self.residual), queue.available.eq(self.available),
-            self.take.eq(queue.take), lanes.sums.eq(self.sums), lanes.params.eq(self.params),
+            queue.words.eq(self.residual), queue.count.eq(self.count),
+            self.wants.eq(queue.room),
+            lanes.sums.eq(self.sums), lanes.params.eq(self.params),
         ]  # fmt: skip
         # commands: the next one is taken when the last one's first feed has left the pipeline and
         # its residual table is no longer read
@@ -141,25 +143,27 @@ class Tail(wiring.Component):
         m.d.comb += [self.room.eq(room), self.held.eq(held), self.words.eq(words)]
         # the pipeline
         feed = self.feed
-        mid = delay(m, Value.cast(feed), RESIDUAL_STAGE)
+        # residuals are looked up a cycle ahead: registers behind their queue
+        mid = delay(m, Value.cast(feed), RESIDUAL_STAGE - 1)
         middle = Signal(feed.shape())
         m.d.comb += middle.eq(mid)
-        m.d.comb += middle.valid.eq(delay(m, feed.valid, RESIDUAL_STAGE, reset=True))
+        m.d.comb += middle.valid.eq(delay(m, feed.valid, RESIDUAL_STAGE - 1, reset=True))
         adds = Signal()
         uses = Mux(middle.fresh, limits.residual, adds)
         with m.If(middle.valid):
             m.d.sync += adds.eq(uses)
-        m.d.comb += lanes.add.eq(uses)
+        m.d.comb += lanes.add.eq(delay(m, uses, 1))
         pops = middle.valid & uses & middle.half
         m.d.comb += queue.pop.eq(Mux(pops, middle.count, 0))
+        heads, upper = delay(m, Value.cast(queue.head), 1), delay(m, middle.half, 1)
         for lane in range(post):
-            word = queue.head[lane // BLOCK]
+            word = heads[64 * (lane // BLOCK) :][:64]
             byte = word[8 * (lane % BLOCK) :][:8]
             if post == 4:
-                byte = Mux(middle.half, word[8 * (lane + 4) :][:8], byte)
+                byte = Mux(upper, word[8 * (lane + 4) :][:8], byte)
             m.d.comb += lanes.residual[lane].eq(byte)
         late = Signal(feed.shape())
-        extra = LIMIT_STAGE - 1 - RESIDUAL_STAGE
+        extra = LIMIT_STAGE - RESIDUAL_STAGE
         m.d.comb += late.eq(delay(m, Value.cast(middle), extra))
         begun = late.fresh & delay(m, middle.valid, extra, reset=True)
         lo, hi = Signal(signed(16), reset_less=True), Signal(signed(16), reset_less=True)

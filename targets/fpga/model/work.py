@@ -146,7 +146,7 @@ class Workloads:
         beats = v["blocks"] * v["rows"] * row
         if v.get("to_chip"):
             beats = max(beats, v["blocks"] * v["rows"] * v["width"])
-        return self._out(v, beats, max(beats + 1, 16), 19, 0)
+        return self._out(v, beats, max(beats + 1, 16), 20, 0)
 
     def _depthwise(self, v: Mapping[str, int]) -> Work:
         e = self.depthwise
@@ -161,7 +161,7 @@ class Workloads:
             beats = max(beats, v["blocks"] * v["rows"] * v["width"] * slow)
         busy = max(beats + 1 + max(least - 2, 0), taps + 24 + latency)
         together = e.px if e.po > BLOCK else 0
-        return self._out(v, beats, busy, 27 + latency + least, together)
+        return self._out(v, beats, busy, 28 + latency + least, together)
 
     def _out(
         self, v: Mapping[str, int], beats: int, busy: float, lead: float, together: int

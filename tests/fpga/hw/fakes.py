@@ -124,7 +124,7 @@ class FakeDrain:
     want: int = 0
     busy: bool = False
     taken: int = 0
-    take: int = 0
+    came: deque[int] = field(default_factory=deque)
     offer: bool = False
     ready: int = 0
 
@@ -142,20 +142,19 @@ class FakeDrain:
         if self.offer:
             address, value, words, last = self.units[0]
             dut[f"{n}_store__payload"] = address | value << 32 | words << 160 | last << 162
-        dut.settle()
-        available = dut[f"{n}_residual__available"]
-        limit = 2 if self.double else 1
-        self.take = self.rng.randrange(0, min(limit, available, self.want) + 1)
-        dut[f"{n}_residual__take"] = self.take
+        dut[f"{n}_residual__room"] = int(len(self.came) < 8 and self.rng.random() < 0.8)
 
     def sample(self, dut: Any) -> None:
         n = self.name
         if self.runs and dut[f"{n}_residual__run__ready"]:
             self.runs.popleft()
         words = dut[f"{n}_residual__words"]
-        for k in range(self.take):
-            self.read[-1].append(words >> 64 * k & (1 << 64) - 1)
-        self.want -= self.take
+        for k in range(dut[f"{n}_residual__count"]):
+            self.came.append(words >> 64 * k & (1 << 64) - 1)
+        limit = 2 if self.double else 1
+        for _ in range(self.rng.randrange(0, min(limit, len(self.came), self.want) + 1)):
+            self.read[-1].append(self.came.popleft())
+            self.want -= 1
         if self.offer and dut[f"{n}_store__ready"]:
             self.units.popleft()
             self.offer = False

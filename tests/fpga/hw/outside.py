@@ -97,7 +97,7 @@ class Outside:
     def run(self, unit: Unit, commands: list[Fields], calm: bool) -> int:
         """Cycles until all are finished; ``calm``: no stalls."""
         b, rng = self.bench, self.rng
-        waiting, spent, started = list(commands), 0, self.finished
+        waiting, spent, started, room = list(commands), 0, self.finished, 0
         after = 2  # the last placed pixel comes an edge behind its command's end
         while self.finished < started + len(commands) or after:
             after -= self.finished == started + len(commands)
@@ -107,15 +107,15 @@ class Outside:
                 b["command__payload"] = encode(unit, waiting[0])
             b["store__ready"] = calm or draws[1] < 0.6
             b["residual__run__ready"] = calm or draws[2] < 0.7
-            there = min(2, len(self.pending)) if calm else min(int(3 * draws[3]), len(self.pending))
-            b["residual__available"] = there
+            there = min(2 if calm else int(3 * draws[3]), len(self.pending)) if room else 0
+            b["residual__count"] = there
             words = [*self.pending[:there], 0, 0][:2]
             b["residual__words"] = words[0] | words[1] << 64
             b.settle()
             if b["command__valid"] and b["command__ready"]:
                 waiting.pop(0)
-            del self.pending[: b["residual__take"]]
-            assert b["residual__take"] <= there
+            del self.pending[:there]
+            room = b["residual__room"]
             if b["residual__run__valid"] and b["residual__run__ready"]:
                 run = b["residual__run__payload"]
                 at, words_of = run & 0xFFFFFFFF, run >> 32
