@@ -123,7 +123,7 @@ class DenseEngine(wiring.Component):
         """Finished sums, with what stood in the buffer added, one word after the other."""
         e = self.engine
         at = 1 + self.multipliers.latency + self.levels + 1  # from the beat (stage 7) to its sum
-        early = _flags(m, beat, at - 2)  # two edges before: the old sum's address
+        early = _flags(m, beat, at - 3)  # three edges before: the old sum's address
         ended = early["valid"] & early["last"]
         word = early["word"]
         if e.double:
@@ -133,15 +133,17 @@ class DenseEngine(wiring.Component):
             second = Value.cast(0)
             address = word
         m.d.comb += [self.add.enable.eq(ended | second), self.add.address.eq(address)]
-        valid = delay(m, ended | second, 2, reset=True)
-        upper = delay(m, second, 2)
+        valid = delay(m, ended | second, 3, reset=True)
+        upper = delay(m, second, 3)
         add = delay(m, Mux(second, delay(m, early["accumulate"], 1), early["accumulate"]), 2)
         m.d.sync += [
-            self.sums.valid.eq(valid), self.sums.address.eq(delay(m, address, 2)),
+            self.sums.valid.eq(valid), self.sums.address.eq(delay(m, address, 3)),
         ]  # fmt: skip
         for x in range(e.px):
             for o in range(e.po):
-                old = self.add.data[x][o] & add.replicate(e.accumulator_bits)
+                # a register, since old sums come from many memories' ends
+                old = Signal(e.accumulator_bits, name=f"old_{x}_{o}", reset_less=True)
+                m.d.sync += old.eq(self.add.data[x][o] & add.replicate(e.accumulator_bits))
                 new = sums[0][x][o]
                 if e.double:
                     new = Mux(upper, sums[1][x][o], new)
@@ -150,7 +152,7 @@ class DenseEngine(wiring.Component):
         finish = Mux(early["double"], 1, 0) if e.double else Value.cast(0)
         ending = ended & early["end"]
         later = delay(m, ending & finish, 1, reset=True)
-        m.d.comb += self.done.eq(delay(m, (ending & ~finish) | later, 2 + 1 + 2, reset=True))
+        m.d.comb += self.done.eq(delay(m, (ending & ~finish) | later, 3 + 1 + 2, reset=True))
 
 
 def _flags(m: Module, beat: Any, cycles: int) -> dict[str, Any]:

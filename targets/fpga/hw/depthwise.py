@@ -14,6 +14,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import bits_for
 
+from codesign.errors import InputError
 from codesign.space.accelerator import Engine
 from codesign.space.device import MultiplierKind
 from codesign.targets.fpga.hw.buffers import (
@@ -28,7 +29,7 @@ from codesign.targets.fpga.hw.commands import command_layout, command_stream
 from codesign.targets.fpga.hw.dense import check
 from codesign.targets.fpga.hw.multiply import DepthwiseMultipliers
 from codesign.targets.fpga.hw.ports import ResidualSignature, store_stream
-from codesign.targets.fpga.hw.results import destination
+from codesign.targets.fpga.hw.results import DEPTH, destination
 from codesign.targets.fpga.hw.tail import ResidualRuns, Tail, feed_layout, limits, pixels_of
 from codesign.targets.fpga.hw.walk import Operands, Walker, delay
 from codesign.targets.fpga.isa import BLOCK, Unit
@@ -58,6 +59,13 @@ class DepthwiseEngine(wiring.Component):
         """``target``: the dense engine; ``hard``: the device's hard multiplier (that of ``engine``
         if None)."""
         check(engine)
+        blocks, entries = parts_of(engine)
+        if 3 * blocks * entries > DEPTH:
+            raise InputError(
+                f"depthwise engine: a step of {engine.po} channels at {engine.px} pixels makes "
+                f"{blocks * entries} entries of results; expected at most {DEPTH // 3}: take fewer "
+                "lanes or post = 16"
+            )
         self.engine = engine
         self.tail = Tail(engine, target, port_bits, hard or engine.multiplier, primitive)
         self.multipliers = DepthwiseMultipliers.of(engine, primitive)
@@ -91,13 +99,16 @@ class DepthwiseEngine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.tap), walker.tap)
         cmd = Signal(command_layout(Unit.DEPTHWISE), reset_less=True)
         free = tail.ready & runs.idle
-        # known a cycle late: a step that starts now counts as well
+        # known two cycles late (words: one): steps that start meanwhile count as well
         makes = blocks * entries
-        room, enough = Signal(), Signal()
+        room, grant = Signal(), Signal()
         m.d.sync += [
-            room.eq(Mux(walker.start, tail.room >= 2 * makes, tail.room >= makes)),
-            enough.eq(tail.words >= walker.need),
-        ]
+            room.eq(Mux(walker.start, tail.room >= 3 * makes, tail.room >= 2 * makes)),
+            grant.eq(
+                room & ~tail.held & ~tail.begin
+                & (~cmd.residual | ((tail.words >= walker.need) & walker.settled))
+            ),
+        ]  # fmt: skip
         with m.If(tail.begin):
             m.d.sync += cmd.eq(given)
         m.d.comb += [
@@ -109,9 +120,7 @@ class DepthwiseEngine(wiring.Component):
             tail.limits.eq(limits(m, given)), tail.destination.eq(destination(m, given, blocks)),
             tail.count.eq(self.residual.count), tail.residual.eq(self.residual.words),
             self.residual.room.eq(tail.wants), self.idle.eq(walker.idle),
-            walker.grant.eq(
-                room & ~tail.held & (~cmd.residual | (enough & walker.settled))
-            ),
+            walker.grant.eq(grant),
             tail.reserve.eq(Mux(walker.start, makes, 0)),
             tail.reserve_words.eq(Mux(walker.start & cmd.residual, walker.need, 0)),
             self.act.address.eq(walker.act_address), operands.read.eq(self.act.data),

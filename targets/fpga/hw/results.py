@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import bits_for
 
 from codesign.space.accelerator import Engine
-from codesign.targets.fpga.hw.axi import Slice, Stage
+from codesign.targets.fpga.hw.axi import Slice, Stage, Turns
 from codesign.targets.fpga.hw.buffers import ActLayout, act_payload
 from codesign.targets.fpga.hw.ports import store_stream
 from codesign.targets.fpga.hw.walk import delay
@@ -108,14 +108,20 @@ class Results(wiring.Component):
         # block RAM is slow to give its data: registers before anything is decided on them
         m.submodules.stage = stage = Stage(self.entry.size)
         came, known = Signal(self.entry), Signal(KNOWN)
-        m.submodules.head = head = Slice(self.entry.size + KNOWN.size)
+        # what is decided on, in a slice; the many values, which wait for the decision, in turns
+        wide = came.values.as_value()
+        m.submodules.head = head = Slice(self.entry.size - len(wide) + KNOWN.size)
+        m.submodules.values = values = Turns(len(wide))
         m.d.comb += [
             came.eq(stage.o.payload), known.some.eq(came.count != 0),
             known.pair.eq(came.count == 2), known.over.eq(came.group & ~came.plane),
             known.along.eq(came.run & ~came.group & ~came.plane),
             known.turns.eq(came.run | came.group | came.plane),
             head.i.valid.eq(stage.o.valid), stage.o.ready.eq(head.i.ready),
-            head.i.payload.eq(Cat(came, known)),
+            head.i.payload.eq(Cat(Value.cast(came)[len(wide) :], known)),
+            # full and empty together with the slice
+            values.i.valid.eq(stage.o.valid), values.i.payload.eq(wide),
+            values.o.ready.eq(head.o.ready),
         ]  # fmt: skip
         entry, facts = Signal(self.entry), Signal(KNOWN)
         d = Signal(DESTINATION, reset_less=True)
@@ -124,7 +130,8 @@ class Results(wiring.Component):
         m.d.comb += [
             queue.w_data.eq(self.push.entry), queue.w_en.eq(self.push.valid),
             stage.i.payload.eq(queue.r_data), stage.i.valid.eq(queue.r_rdy),
-            queue.r_en.eq(stage.i.ready), Cat(entry, facts).eq(head.o.payload),
+            queue.r_en.eq(stage.i.ready),
+            Cat(entry, facts).eq(Cat(values.o.payload, head.o.payload)),
             self.command.ready.eq(~waiting),
         ]  # fmt: skip
         with m.If(fresh):

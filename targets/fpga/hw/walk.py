@@ -69,8 +69,8 @@ class Walker(wiring.Component):
     """Takes commands, gives addresses and, at stage 7, the beat with its rotation and lanes.
 
     ``grant``: a step may start now; ``start``: it does. A step takes at least ``least`` cycles.
-    ``need``: block pixels that the next step makes (depthwise); ``settled``: it and what the last
-    step took have been there for a cycle.
+    ``need``: block pixels that the next step makes (depthwise); ``settled``: so it is in the next
+    cycle, too.
     """
 
     def __init__(self, engine: Engine, least: int = 1) -> None:
@@ -116,12 +116,16 @@ class Walker(wiring.Component):
         left = {
             "c": Signal(8), "t": Signal(7), "p": Signal(14), "y": Signal(10), "g": Signal(10),
         }  # fmt: skip
-        step_word, row_word, group_word = Signal(14), Signal(14), Signal(14)
-        tap, c, weight, group_weight = Signal(7), Signal(8), Signal(14), Signal(14)
+        # `next_…`: where the next row and group begin, added up ahead of their turn
+        step_word, next_row, next_group = Signal(14), Signal(14), Signal(14)
+        tap, c, weight, group_weight, next_weight = (
+            Signal(7), Signal(8), Signal(14), Signal(14), Signal(14)
+        )  # fmt: skip
         pos, ypos, pixels = Signal(16), Signal(signed(12)), Signal(14)
         blocks = Signal(10)
         total = Signal(14)
         first, fresh = Signal(), Signal()
+        group_step = 0 if dense else 1  # words from a group's activations to the next one's
         double = cmd.double if dense else Value.cast(0)
         lanes = Mux(double, 2 * e.px, e.px) if e.double else e.px
 
@@ -165,9 +169,12 @@ class Walker(wiring.Component):
                 left["c"].eq(given.inputs - 1 if dense else 0), left["t"].eq(given.taps - 1),
                 left["p"].eq(given.steps - 1), left["y"].eq(given.rows - 1),
                 left["g"].eq(given.groups - 1), c.eq(0), tap.eq(given.tap_base),
-                step_word.eq(given.act_base), row_word.eq(given.act_base),
-                group_word.eq(given.act_base), weight.eq(given.weight_base),
-                group_weight.eq(given.weight_base), pos.eq(0), ypos.eq(given.act_y0),
+                step_word.eq(given.act_base),
+                next_row.eq(given.act_base + given.act_row_step),
+                next_group.eq(given.act_base + group_step), weight.eq(given.weight_base),
+                group_weight.eq(given.weight_base),
+                next_weight.eq(given.weight_base + (given.weight_step if dense else given.taps)),
+                pos.eq(0), ypos.eq(given.act_y0),
                 pixels.eq(given.width),
             ]  # fmt: skip
             if dense:
@@ -193,16 +200,16 @@ class Walker(wiring.Component):
             with m.If(over["p"]):
                 m.d.sync += [
                     *count("p", cmd.steps - 1), *count("y", None), pos.eq(0),
-                    pixels.eq(cmd.width), row_word.eq(row_word + cmd.act_row_step),
-                    step_word.eq(row_word + cmd.act_row_step), ypos.eq(ypos + cmd.act_y_step),
+                    pixels.eq(cmd.width), next_row.eq(next_row + cmd.act_row_step),
+                    step_word.eq(next_row), ypos.eq(ypos + cmd.act_y_step),
                 ]  # fmt: skip
             with m.If(over["y"]):
-                origin = group_word if dense else group_word + 1
-                weights = group_weight + (cmd.weight_step if dense else cmd.taps)
                 m.d.sync += [
                     *count("y", cmd.rows - 1), *count("g", None), ypos.eq(cmd.act_y0),
-                    row_word.eq(origin), step_word.eq(origin), group_word.eq(origin),
-                    weight.eq(weights), group_weight.eq(weights),
+                    next_row.eq(next_group + cmd.act_row_step), step_word.eq(next_group),
+                    next_group.eq(next_group + group_step),
+                    weight.eq(next_weight), group_weight.eq(next_weight),
+                    next_weight.eq(next_weight + (cmd.weight_step if dense else cmd.taps)),
                     blocks.eq(blocks - e.po // BLOCK),
                 ]  # fmt: skip
             with m.If(over["g"]):
@@ -246,10 +253,8 @@ class Walker(wiring.Component):
         m.d.sync += prime.eq(self.command.valid & self.command.ready)
         with m.If(prime | issue):
             m.d.sync += need.eq(now * wide)
-        settled = Signal(init=1)
         taken = self.command.valid & self.command.ready
-        m.d.sync += settled.eq(~(taken | prime | self.start))
-        m.d.comb += [self.need.eq(need), self.settled.eq(settled)]
+        m.d.comb += [self.need.eq(need), self.settled.eq(~(taken | prime | self.start))]
 
     def _stages(self, m: Module, issued: dict[str, Any]) -> None:
         px, L = self.engine.px, self.memories

@@ -159,9 +159,9 @@ class Workloads:
         if v.get("to_chip"):
             slow = 2 if self.dense.pi < BLOCK else 1
             beats = max(beats, v["blocks"] * v["rows"] * v["width"] * slow)
-        busy = max(beats + 1 + max(least - 2, 0), taps + 24 + latency)
+        busy = max(beats + 2 + max(least - 2, 0), taps + 25 + latency)
         together = e.px if e.po > BLOCK else 0
-        return self._out(v, beats, busy, 28 + latency + least, together)
+        return self._out(v, beats, busy, 29 + latency + least, together)
 
     def _out(
         self, v: Mapping[str, int], beats: int, busy: float, lead: float, together: int

@@ -104,7 +104,7 @@ def test_depthwise_cycles(
     n = e.po // 8 * -(-e.px // max(1, e.post // 8)) * (2 if e.post == 4 else 1)
     beats = (groups * rows * steps - 1) * max(taps, n) + taps
     # the last unit is the last step's last valid block; what is dropped behind it tells the end
-    expected = beats + 29 + L + n, max(beats + 1 + max(n - 2, 0), taps + 24 + L)
+    expected = beats + 30 + L + n, max(beats + 2 + max(n - 2, 0), taps + 25 + L)
     assert _stored(bench, Unit.DEPTHWISE, fields) == expected
 
 
