@@ -19,6 +19,7 @@ import sys
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from codesign.errors import InputError
 from codesign.ir.graph import Graph
 from codesign.targets.tuning.database import Trial
 from codesign.targets.tuning.protocol import Ahead, Ask, FunctionRequest
+from codesign.targets.tuning.seeds import seeds
 from codesign.targets.tuning.task import Task
 from codesign.targets.tvm_lower.machine import Machine
 from codesign.targets.tvm_lower.tiles import DefaultTile, Tile, TraceTile
@@ -83,17 +85,39 @@ class Search:
                 search_strategy=strategy, num_threads=max(1, machine.threads), rand_state=seed,
                 logger=_logger(),
             )
-        self.context.pre_tuning(
-            1 << 20, BATCH, self.context.generate_design_space(), self.database, self.model
-        )
+        spaces = self.context.generate_design_space()
+        self.context.pre_tuning(1 << 20, BATCH, spaces, self.database, self.model)
+        self._seeds = seeds(spaces, machine)
+        self._evolved = False
+        """Whether the last batch is of the search's own."""
 
     def propose(self) -> list[tuple[Any, TraceTile]]:
-        """The next candidates and their tiles; none if the space has nothing new."""
+        """The next candidates and their tiles, seeds first; none if the space has nothing new."""
         from codesign.targets.tvm_lower.trace import trace_tile
 
-        with _quiet():
-            found = self.context.generate_measure_candidates()
-        return [(candidate, trace_tile(candidate.sch)) for candidate in found or ()]
+        found = list(islice(filter(None, map(self._finished, self._seeds)), BATCH))
+        self._evolved = not found
+        if self._evolved:
+            with _quiet():
+                found = list(self.context.generate_measure_candidates() or ())
+        return [(candidate, trace_tile(candidate.sch)) for candidate in found]
+
+    def _finished(self, trace: Any) -> Any | None:
+        """A candidate from a trace without postprocessing; None if that refuses it."""
+        from tvm.s_tir import Schedule
+        from tvm.s_tir.meta_schedule.arg_info import ArgInfo
+        from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
+
+        schedule = Schedule(self.module)
+        try:
+            trace.apply_to_schedule(schedule, remove_postproc=True)
+            schedule.enter_postproc()
+            after = self.context.space_generator.postprocs
+            if not all(step.apply(schedule) for step in after):
+                return None
+        except Exception:  # the search does without
+            return None
+        return MeasureCandidate(schedule, ArgInfo.from_prim_func(self.module["main"]))
 
     def learn(self, candidates: Sequence[Any], seconds: Sequence[float | None]) -> None:
         """Times of a batch of ``propose``; None for one that failed."""
@@ -108,7 +132,8 @@ class Search:
                 self.database.commit_tuning_record(TuningRecord(
                     candidate.sch.trace, self.workload, [time], self.target, candidate.args_info,
                 ))  # fmt: skip
-        self.context.notify_runner_results(list(candidates), results)
+        if self._evolved:
+            self.context.notify_runner_results(list(candidates), results)
         with _quiet():
             self.model.update(self.context, list(candidates), results)
 
