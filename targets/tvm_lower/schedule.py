@@ -51,6 +51,13 @@ def _divisor(n: int, most: int) -> int:
     return next(d for d in range(min(n, most), 0, -1) if n % d == 0)
 
 
+def _lanes(n: int) -> int:
+    """Elements of a vector, at most 64: a power of two where that fills registers, since LLVM takes
+    vectors of 48 apart."""
+    power = n & -n
+    return min(power, 64) if power >= 8 else _divisor(n, 64)
+
+
 def _extent(sch: Any, loop: Any) -> int:
     return int(sch.get(loop).extent)
 
@@ -176,7 +183,7 @@ def _window(sch: Any, anchor: Anchor, machine: Machine) -> None:
     """Depthwise convolution and pooling: channels in the vectors, the window innermost."""
     total, out = sch.get_sblock("total"), sch.get_sblock("out")
     n, h, w, c = sch.get_loops(out)
-    lanes = _divisor(_extent(sch, c), 64)
+    lanes = _lanes(_extent(sch, c))
     tile = _divisor(_extent(sch, w), max(1, 8 * 16 // max(16, lanes)))
     c0, c1 = sch.split(c, [None, lanes])
     w0, w1 = sch.split(w, [None, tile])
@@ -213,7 +220,7 @@ def _alone(sch: Any, block: Any, machine: Machine) -> None:
                 sch.parallel(threads)
         return
     inner = loops[-1]
-    lanes = _divisor(_extent(sch, inner), 64)
+    lanes = _lanes(_extent(sch, inner))
     if lanes >= 8 and lanes % 8 == 0:
         outer, vector = sch.split(inner, [None, lanes])
         sch.vectorize(vector)

@@ -263,3 +263,17 @@ def test_our_vnni_intrinsic_takes_the_place_of_tvms(tmp_path: Path) -> None:
     built = tvm.compile(module, tvm_target(machine))
     assert "vpdpbusd" in built.mod.inspect_source("asm")
     assert pickle.loads(pickle.dumps(one)).key == one.key
+
+
+@pytest.mark.parametrize("sizes", [(1, 14, 1, 14, 4, 16), (1, 56, 56, 96), (1, 7, 1, 7, 32, 8)])
+@pytest.mark.parametrize("level", ["haswell", "cascadelake"])
+def test_searches_begin_with_tiles_that_registers_hold(sizes: tuple[int, ...], level: str) -> None:
+    from codesign.targets.tuning.seeds import _chosen
+
+    machine = x86_machine(level)
+    lanes, most = (16, 28) if level == "cascadelake" else (8, 14)
+    found = _chosen(sizes, machine)
+    assert found
+    for tile in found:
+        assert all(size % inner == 0 for size, inner in zip(sizes, tile, strict=True))
+        assert 4 <= np.prod(tile[:-1]) * max(1, tile[-1] // lanes) <= most
