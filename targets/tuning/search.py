@@ -34,6 +34,8 @@ from codesign.targets.tvm_lower.tiles import DefaultTile, Tile, TraceTile
 
 BATCH = 16
 """Candidates that the search finds at once."""
+_CHUNK = 2
+"""Candidates for each thread that are compiled at once: others may promise more by then."""
 _POPULATION = 32
 _GENERATIONS = 2
 _WARM_UP = 32
@@ -175,19 +177,26 @@ class FunctionTask(Task):
     _begun: bool = False
     _out: list[tuple[Any, TraceTile]] = field(default_factory=list)
     """The batch that is being measured."""
+    _compiled: int = 0
+    """How many of ``queue`` the worker has compiled."""
 
     @property
     def open(self) -> bool:
         """Whether the search may find more."""
         return self.dry < _DRY
 
+    @property
+    def promise(self) -> float:
+        """Candidates that are compiled already come first."""
+        return float("inf") if self._compiled else super().promise
+
     def take(self) -> tuple[Tile | None, Sequence[Ask]]:
-        """The next of the batch; with the first one the worker is asked to build them all."""
+        """The next of the batch; the worker is asked to build some of them at once."""
         if not self._begun:
             self._begun = True
             return self.default, ()
         if self.queue:
-            return self.queue.pop(0)[1], ()
+            return self._from_queue()
         try:
             self._learn()
             fresh = [(c, t) for c, t in self._found() if t not in self.tried]
@@ -197,10 +206,18 @@ class FunctionTask(Task):
         self.dry = 0 if fresh else self.dry + 1
         if not fresh:
             return None, ()
-        self._out, self.queue = fresh, fresh[1:]
+        self._out, self.queue = fresh, list(fresh)
+        return self._from_queue()
+
+    def _from_queue(self) -> tuple[Tile, Sequence[Ask]]:
         assert self.machine is not None
-        tiles = tuple(tile for _, tile in fresh)
-        return fresh[0][1], (Ahead(self.file, self.machine, tiles),)
+        asks: list[Ask] = []
+        if not self._compiled:
+            self._compiled = min(len(self.queue), _CHUNK * max(1, self.machine.threads))
+            tiles = tuple(tile for _, tile in self.queue[: self._compiled])
+            asks.append(Ahead(self.file, self.machine, tiles))
+        self._compiled -= 1
+        return self.queue.pop(0)[1], asks
 
     def request(self, machine: Machine, tile: Tile, repeats: int) -> Ask:
         """Measure the kernel with ``tile``."""

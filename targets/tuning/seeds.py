@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from codesign.targets.tvm_lower.machine import Machine
@@ -23,22 +24,26 @@ _EACH = 8
 
 
 def seeds(spaces: Sequence[Any], machine: Machine) -> Iterator[Any]:
-    """Traces without postprocessing, from the design spaces (schedules) of a function."""
-    for space in spaces:
-        trace = space.trace
-        tilings = [i for i in trace.insts if str(i.kind.name) == "SamplePerfectTile"]
-        result = [i for i in tilings if int(i.attrs[0]) == _SPATIAL]
-        sums = [i for i in tilings if int(i.attrs[0]) == _SUM]
-        if len(result) < 2 or not sums or len(result) + len(sums) != len(tilings):
-            continue  # no product, or with a sum that was split in two
-        sizes = [_size(trace, i) for i in result]
-        for tile in _chosen(sizes, machine):
-            made = trace
-            for axis, size, inner in zip(result, sizes, tile):
-                made = made.with_decision(axis, [size // inner, 1, 1, inner], True)
-            for axis in sums:
-                made = made.with_decision(axis, [_size(trace, axis), 1], True)
-            yield made
+    """Traces without postprocessing, from the design spaces (schedules) of a function, in turns."""
+    for turn in zip_longest(*(_of_space(space, machine) for space in spaces)):
+        yield from (trace for trace in turn if trace is not None)
+
+
+def _of_space(space: Any, machine: Machine) -> Iterator[Any]:
+    trace = space.trace
+    tilings = [i for i in trace.insts if str(i.kind.name) == "SamplePerfectTile"]
+    result = [i for i in tilings if int(i.attrs[0]) == _SPATIAL]
+    sums = [i for i in tilings if int(i.attrs[0]) == _SUM]
+    if len(result) < 2 or not sums or len(result) + len(sums) != len(tilings):
+        return  # no product, or with a sum that was split in two
+    sizes = [_size(trace, i) for i in result]
+    for tile in _chosen(sizes, machine):
+        made = trace
+        for axis, size, inner in zip(result, sizes, tile):
+            made = made.with_decision(axis, [size // inner, 1, 1, inner], True)
+        for axis in sums:
+            made = made.with_decision(axis, [_size(trace, axis), 1], True)
+        yield made
 
 
 def _size(trace: Any, tiling: Any) -> int:
