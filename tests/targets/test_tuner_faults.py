@@ -105,6 +105,7 @@ def test_a_killed_tuner_resumes(tmp_path: Path) -> None:
     assert again.returncode == 0, said
     after = trials_in(path)
     assert before.items() <= after.items()
+    assert {key for key, _ in after} == {key for key, _ in before}  # the same in each process
     assert len(after) >= len(before) + 20 - 4  # the fixed rules' four are measured again
 
 
