@@ -85,6 +85,7 @@ def machine() -> Accelerator:
 
 
 @pytest.mark.soak  # synthesis takes minutes
+@pytest.mark.timeout(3600)
 def test_network_on_the_netlist(tmp_path: Path) -> None:
     from amaranth.back import rtlil
 
