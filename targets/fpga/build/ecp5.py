@@ -25,9 +25,8 @@ PARTS: Mapping[str, tuple[str, str, str]] = {
 OPTIONS = (
     # the default placer leaves half as many wires again in the middle of the part, and the router
     # then does not get rid of its last thousand conflicts; the default router takes many times as
-    # long where a third of the part is in use
-    # (`--tmg-ripup`: wires that make a path too slow are routed anew, else detours cost a seventh of
-    # the clock that the placement promised)
+    # long where a third of the part is in use. Wires that make a path too slow are routed anew,
+    # else the router's detours cost a seventh of the clock that the placement promised
     "--placer", "static", "--router", "router2", "--tmg-ripup",
     "--timing-allow-fail", "--lpf-allow-unconstrained",
 )  # fmt: skip
