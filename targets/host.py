@@ -50,6 +50,7 @@ LIBRARY = "network.so"
 KERNELS_VERSION = 12
 """Counted up when kernels change so that older measurements no longer hold."""
 _SAMPLE_SECONDS = 2e-3
+SPINS = "2000"
 _pool_threads = 0
 """Threads that TVM's pool in this process was set to; 0 if never set."""
 _running = threading.Lock()
@@ -356,6 +357,9 @@ class HostRunner(Runner):
         if wanted != _pool_threads:
             # else TVM binds this thread to one core, and with it every process started later
             os.environ.setdefault("TVM_BIND_THREADS", "0")
+            # its idle threads yield so often before they sleep; 300,000 times, as TVM has it, are
+            # minutes where other programs keep the cores busy, and a process ends after them
+            os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", SPINS)
             # read when the pool starts; on x86 TVM counts only every second core otherwise
             most = max(wanted, host_machine().threads)
             os.environ.setdefault("TVM_NUM_THREADS", str(most))

@@ -33,6 +33,8 @@ class Network:
         self.inputs = [_tensor(item) for item in self.manifest["inputs"]]
         self.outputs = [_tensor(item) for item in self.manifest["outputs"]]
         os.environ.setdefault("TVM_BIND_THREADS", "0")
+        # idle threads yield so often before they sleep; TVM's 300,000 are minutes on busy cores
+        os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "2000")
         import tvm
         import tvm_ffi
         from tvm import relax

@@ -225,6 +225,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.environ["TVM_BIND_THREADS"] = "0"
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "2000")  # as ``codesign.targets.host``
     requests: Any = sys.stdin.buffer
     while True:
         try:

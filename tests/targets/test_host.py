@@ -24,7 +24,7 @@ from codesign.ir.types import DType
 from codesign.quant import load_format
 from codesign.targets import TARGETS
 from codesign.targets.files import MANIFEST, build_folder
-from codesign.targets.host import LIBRARY, HostTarget
+from codesign.targets.host import LIBRARY, SPINS, HostTarget
 from tests.targets.checks import integers, kind
 
 
@@ -115,6 +115,30 @@ def test_fresh_process(built: Path, tmp_path: Path) -> None:
     a, b = interpret.run(network(), x, y)
     np.testing.assert_array_equal(out["a"], a)
     np.testing.assert_array_equal(out["b"], b)
+
+
+@pytest.mark.parametrize("own", [None, "7"])
+def test_idle_threads_of_tvm_soon_sleep(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    """Its pool's default, 300,000 yields, keeps a process from ending while others are busy."""
+    x, y = arrays()
+    np.savez(tmp_path / "in.npz", x=x, y=y)
+    monkeypatch.delenv("TVM_THREAD_POOL_SPIN_COUNT", raising=False)
+    if own is not None:
+        monkeypatch.setenv("TVM_THREAD_POOL_SPIN_COUNT", own)
+    code = (
+        "import os, sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from codesign.targets.host import HostTarget\n"
+        "data = np.load(Path(sys.argv[2]) / 'in.npz')\n"
+        "HostTarget(threads=2).load(Path(sys.argv[1])).run(data['x'], data['y'])\n"
+        "print(os.environ['TVM_THREAD_POOL_SPIN_COUNT'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, built, tmp_path], check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) == int(own or SPINS) < 10_000
 
 
 def test_running_leaves_all_cores_to_later_processes(built: Path, tmp_path: Path) -> None:
