@@ -46,6 +46,7 @@ def start_server(
     from tvm.rpc.server import Server
 
     os.environ.setdefault("TVM_BIND_THREADS", "0")  # else the board's processes share one core
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "2000")  # as ``codesign.targets.host``
     return Server(
         host=host, port=port, port_end=port + ports, key=key, tracker_addr=tracker, silent=True
     )

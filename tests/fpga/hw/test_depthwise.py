@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from codesign.errors import InputError
 from codesign.space.accelerator import Buffer, Engine
-from codesign.targets.fpga.hw.depthwise import step_cycles
+from codesign.targets.fpga.hw.depthwise import DepthwiseEngine, step_cycles
 from codesign.targets.fpga.isa import BLOCK, Tap, Unit
 from tests.fpga.hw.bench import Bench
 from tests.fpga.hw.outside import Expected, Fields, Outside, random_destination, random_params
@@ -130,3 +131,11 @@ def test_random_commands(e: Engine, target: Engine) -> None:
 @pytest.mark.parametrize("post", [4, 8, 16])
 def test_many_sizes(po: int, px: int, post: int) -> None:
     check(engine(po, px, post=post), TARGET, 120, po + px + post, 128)
+
+
+def test_steps_whose_results_find_no_room_are_refused() -> None:
+    """Three steps' entries stand in the queue of 64: one more would never be granted."""
+    dense = Engine("dense", 8, 8, 1, Buffer(512), Buffer(512), Buffer(512))
+    wide = Engine("depthwise", 1, 64, 4, Buffer(512), Buffer(512), post=8)
+    with pytest.raises(InputError, match="makes 32 entries of results; expected at most 21"):
+        DepthwiseEngine(wide, dense, 64)
