@@ -57,15 +57,15 @@ class Fetch(Component):
         size = beats // pieces
         taken = Signal()
         may = Signal()  # there is room for a burst
-        m.d.sync += may.eq((room >= size) & ~ask)
+        m.d.sync += may.eq(running & (room >= size) & ~ask)
         m.d.comb += [
             self.burst.payload.words.eq(size * port.words),
-            self.burst.valid.eq(running & may),
+            self.burst.valid.eq(may),
             ask.eq(self.burst.valid & self.burst.ready),
             self.beat.ready.eq(1),
             fifo.w_en.eq(self.beat.valid & running),
             fifo.w_data.eq(self.beat.payload.data),
-            self.quiet.eq(~running & (asked == 0)),
+            self.quiet.eq(~running & ~may & (asked == 0)),
         ]
         m.d.sync += [
             asked.eq(asked + Mux(ask, size, 0) - self.beat.valid),

@@ -40,6 +40,7 @@ class Splitter(Component):
     """
 
     def __init__(self, port: Port, most: int, room: int = 0) -> None:
+        self.port = port
         self.most = most
         self.room = room
         super().__init__(
@@ -63,6 +64,9 @@ class Splitter(Component):
             final.eq(left <= reach),
             size.eq(Mux(final, left, reach)),
         ]
+        # a register slice: the port chooses among bursts of all clients, and its answer comes late
+        m.submodules.slice = piece = Slice(burst_layout(self.port))
+        connect(m, piece.o, flipped(self.burst))
         may = Signal(init=1)
         step = Signal()
         if self.room:
@@ -74,16 +78,14 @@ class Splitter(Component):
                 asked.eq(asked + Mux(stepped, taken, 0) - self.freed),
             ]  # fmt: skip
         m.d.comb += [
-            step.eq(some & may & (~self.burst.valid | self.burst.ready)),
+            piece.i.valid.eq(some & may),
+            piece.i.payload.address.eq(Cat(Const(0, 3), at)),
+            piece.i.payload.words.eq(size),
+            step.eq(piece.i.valid & piece.i.ready),
             self.run.ready.eq(~some),
         ]
-        with m.If(self.burst.ready):
-            m.d.sync += self.burst.valid.eq(0)
         with m.If(step):
             m.d.sync += [
-                self.burst.valid.eq(1),
-                self.burst.payload.address.eq(Cat(Const(0, 3), at)),
-                self.burst.payload.words.eq(size),
                 left.eq(left - reach),  # of no use after the last one
                 some.eq(~final),
                 reach.eq(self.most),

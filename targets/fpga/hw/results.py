@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, Value, signed
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, Signature
@@ -185,29 +185,39 @@ class Results(wiring.Component):
         first = Signal(init=1)
         some = facts.some
         double = d.wide | two
-        moved = Cat(0, 0, 0, some & ~double, some & double)  # wide: one pixel at a time
-        there, along, down = Signal(32), Signal(32), Signal(32)
+        along, down = Signal(32), Signal(32)
+        # behind the unit's words (wide: one pixel at a time): one carry chain, right behind its
+        # register, for 8 bytes as for 16
+        above, there = Signal(28), Signal(32)
+        one, carry = some & ~double, some & (double | at[3])
         m.d.comb += [
-            there.eq(at + moved), along.eq(start + d.block_step), down.eq(plane + d.group_step),
-        ]
+            above.eq(at[4:] + 1), there.eq(Cat(at[:3], at[3] ^ one, Mux(carry, above, at[4:]))),
+            along.eq(start + d.block_step), down.eq(plane + d.group_step),
+        ]  # fmt: skip
         # what comes next depends on the entry alone; whether it goes only enables the registers
-        take = {
-            "down": entry.plane, "there": facts.over & first, "after": facts.over & ~first,
-            "along": facts.along,
-        }  # fmt: skip
-        row = Signal(32)  # where the next run of the block, or block of the group, begins
         turns = facts.turns & ends
-        m.d.comb += row.eq(
-            gated(down, take["down"]) | gated(there, take["there"]) | gated(after, take["after"])
-            | gated(along, take["along"])
+        take = {
+            "down": entry.plane & ends, "after": facts.over & ~first & ends,
+            "along": facts.along & ends, "there": ~turns | (facts.over & first),
+        }  # fmt: skip
+        # where the next unit, run of the block, or block of the group begins: a sum of products,
+        # for the carry chains in it come late
+        following = Signal(32)
+        stay = ~fresh & take["there"]
+        m.d.comb += following.eq(
+            gated(d.address, fresh) | gated(Cat(at[:3], at[3] ^ one), stay)
+            | gated(Cat(Const(0, 4), above), stay & carry)
+            | gated(Cat(Const(0, 4), at[4:]), stay & ~carry)
+            | gated(down, ~fresh & take["down"]) | gated(after, ~fresh & take["after"])
+            | gated(along, ~fresh & take["along"])
         )  # fmt: skip
         with m.If(go | fresh):
-            m.d.sync += at.eq(Mux(fresh, d.address, Mux(turns, row, there)))
+            m.d.sync += at.eq(following)
         with m.If((go & turns) | fresh):
-            m.d.sync += [start.eq(Mux(fresh, d.address, row)), first.eq(fresh | ~take["along"])]
-        with m.If((go & take["down"] & ends) | fresh):
+            m.d.sync += [start.eq(following), first.eq(fresh | ~take["along"])]
+        with m.If((go & take["down"]) | fresh):
             m.d.sync += plane.eq(Mux(fresh, d.address, down))
-        with m.If(go & ends & take["along"] & first):
+        with m.If(go & take["along"] & first):
             m.d.sync += after.eq(there)
         whole = self._pixel(entry, sub)
         narrow = Cat(whole[16 * c :][:8] for c in range(BLOCK))
