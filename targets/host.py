@@ -36,21 +36,20 @@ from codesign.targets.base import (
 )
 from codesign.targets.deploy.arch import ARCHES
 from codesign.targets.files import build_folder, read_manifest, write_manifest
+from codesign.targets.pool import calm_pool
 from codesign.targets.tools import require_tool, why_missing
+from codesign.targets.tuning.tuned import Tuned
 
 if TYPE_CHECKING:
     from codesign.quant.formats import LayerFormat
-    from codesign.targets.tuning.database import TuningDatabase
     from codesign.targets.tuning.tune import Budget, Outcome
     from codesign.targets.tvm_lower.machine import Machine
-    from codesign.targets.tvm_lower.tiles import Tiles
 
 FORMAT = "codesign-host-build/1"
 LIBRARY = "network.so"
 KERNELS_VERSION = 12
 """Counted up when kernels change so that older measurements no longer hold."""
 _SAMPLE_SECONDS = 2e-3
-SPINS = "2000"
 _pool_threads = 0
 """Threads that TVM's pool in this process was set to; 0 if never set."""
 _running = threading.Lock()
@@ -58,7 +57,7 @@ _running = threading.Lock()
 
 
 @dataclass(frozen=True)
-class HostTarget(Target):
+class HostTarget(Tuned, Target):
     """This computer's CPU: integer and float networks compiled by TVM."""
 
     name: ClassVar[str] = "host"
@@ -80,6 +79,9 @@ class HostTarget(Target):
     """Whether builds take tiles from the tuning database; else the fixed rules' tiles."""
     tuning: Path | None = None
     """The tuning database; None for the user's cache folder."""
+    elsewhere: str = ""
+    """The key of a device that is a computer like this one, behind a tracker; empty for this one.
+    What was tuned there belongs to it."""
 
     def unavailable(self) -> str | None:
         """Missing Python library or linker."""
@@ -182,21 +184,6 @@ class HostTarget(Target):
         machine = host_machine()
         return replace(machine, threads=self.threads or machine.threads)
 
-    def tuning_database(self) -> TuningDatabase:
-        """Where tiles are kept."""
-        from codesign.targets.tuning.database import TuningDatabase, default_tuning
-
-        return TuningDatabase(self.tuning) if self.tuning else default_tuning()
-
-    def tiles(self) -> Tiles:
-        """The tiles that were tuned for this computer, by key."""
-        from codesign.targets.tvm_lower.tiles import no_tiles
-
-        if not self.tuned:
-            return no_tiles
-        found = self.tuning_database().all_best(self.machine_key())
-        return lambda key: found[key].tile if key in found else None
-
     def tune(
         self, graph: Graph, budget: Budget,
         notice: Callable[[str, int, int], None] = lambda line, done, total: None,
@@ -263,22 +250,10 @@ class HostTarget(Target):
 
         machine = host_machine()
         facts = (
-            self.name, cpu_model(), machine.arch, machine.mcpu,
+            self.name, self.elsewhere or cpu_model(), machine.arch, machine.mcpu,
             str(self.threads or machine.threads), version("apache-tvm"), str(KERNELS_VERSION),
         )  # fmt: skip
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
-
-    def layer_key(self, layer: Graph) -> str:
-        """Structure, formats as far as they change the code, and the tile if one was tuned."""
-        from codesign.targets.layers import structure_key
-        from codesign.targets.measured import stored_key
-        from codesign.targets.tvm_lower.tiles import tile_text
-
-        key = structure_key(layer)
-        tile = self.tiles()(key)
-        if self.machine().isa == "avx512-vnni":
-            key = stored_key(layer)
-        return key if tile is None else f"{key} {tile_text(tile)}"
 
     def layer_latency(self, graph: Graph) -> dict[str, Timing]:
         """Each layer of ``graph`` compiled and measured alone, or taken from the database."""
@@ -355,11 +330,7 @@ class HostRunner(Runner):
 
         wanted = self._threads or host_machine().threads
         if wanted != _pool_threads:
-            # else TVM binds this thread to one core, and with it every process started later
-            os.environ.setdefault("TVM_BIND_THREADS", "0")
-            # its idle threads yield so often before they sleep; 300,000 times, as TVM has it, are
-            # minutes where other programs keep the cores busy, and a process ends after them
-            os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", SPINS)
+            calm_pool()
             # read when the pool starts; on x86 TVM counts only every second core otherwise
             most = max(wanted, host_machine().threads)
             os.environ.setdefault("TVM_NUM_THREADS", str(most))

@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any, cast
 from codesign.ir.graph import Graph
 from codesign.targets.base import Timing
 from codesign.targets.layers import random_inputs, structure_key
-from codesign.targets.measured import Measurable, MeasuredDatabase, default_database
+from codesign.targets.measured import Measurable, MeasuredDatabase, Tunable, default_database
 from codesign.targets.owners import layer_of_kernels
 
 if TYPE_CHECKING:
     from codesign.targets.host import HostRunner
 
+Events = list[tuple[str, bool, int]]
+"""Of one call: name of a kernel, whether it starts or ends, nanoseconds."""
 ROUNDS = 6
 """How often timing and watching take turns, so that both see the same hours of a busy machine."""
 CALLS = 8
@@ -46,10 +48,11 @@ def measure_in_network(
     """
     kept = MeasuredDatabase(database) if database else default_database()
     machine = target.machine_key()
-    known = _known(kept, machine, graph)
+    keys = _keys(target, graph)
+    known = _known(kept, machine, keys)
     if known is not None:
         return known
-    then = _known(kept, machine, beside) if beside is not None else None
+    then = _known(kept, machine, _keys(target, beside)) if beside is not None else None
     profilers = [Profiler(cast("HostRunner", target.runner(graph)), graph)]
     if beside is not None and then is not None:
         profilers.append(_reference(target, machine, beside))
@@ -61,7 +64,7 @@ def measure_in_network(
     else:
         was = sum(timing.median_ms for timing in then.values())
         found = profilers[0].result(profilers[1], was)
-    for name, key in _keys(graph).items():
+    for name, key in keys.items():
         kept.put(key, machine, name, found[name])
     return found
 
@@ -71,22 +74,31 @@ _references: dict[tuple[str, str], HostRunner] = {}
 
 
 def _reference(target: Measurable, machine: str, graph: Graph) -> Profiler:
-    key = structure_key(graph), machine
+    key = _structure(target, graph), machine
     if key not in _references:
         _references.clear()
         _references[key] = cast("HostRunner", target.runner(graph))
     return Profiler(_references[key], graph)
 
 
-def _keys(graph: Graph) -> dict[str, str]:
+def _structure(target: Measurable, graph: Graph) -> str:
+    """Of a network, with what was tuned of it."""
+    key = structure_key(graph)
+    code = target.tuned_code(graph) if isinstance(target, Tunable) else ""
+    return f"{key} {code}" if code else key
+
+
+def _keys(target: Measurable, graph: Graph) -> dict[str, str]:
     """Key in the database of each layer."""
-    structure = structure_key(graph)
+    structure = _structure(target, graph)
     return {node.name: _key(structure, index) for index, node in enumerate(graph.layers())}
 
 
-def _known(kept: MeasuredDatabase, machine: str, graph: Graph) -> dict[str, Timing] | None:
-    """What the database has of a network, if it has all."""
-    found = {name: kept.get(key, machine) for name, key in _keys(graph).items()}
+def _known(
+    kept: MeasuredDatabase, machine: str, keys: Mapping[str, str]
+) -> dict[str, Timing] | None:
+    """What the database has of a network's layers, if it has all."""
+    found = {name: kept.get(key, machine) for name, key in keys.items()}
     complete = {name: timing for name, timing in found.items() if timing is not None}
     return complete if len(complete) == len(found) else None
 
@@ -143,9 +155,7 @@ class Profiler:
         return {layer: Timing((value * scale,)) for layer, value in middle.items()}
 
 
-def shares(
-    events: Sequence[tuple[str, bool, int]], owners: Mapping[str, str]
-) -> dict[str, float]:
+def shares(events: Events, owners: Mapping[str, str]) -> dict[str, float]:
     """Nanoseconds of each layer in one call, from (kernel, is start, time) in order.
 
     What runs under another name (allocation, a helper of the next kernel) belongs to the next
@@ -168,32 +178,35 @@ def shares(
 
 def watched(
     vm: Any, tensors: Sequence[Any], calls: int, kernels: Mapping[str, Sequence[str]]
-) -> list[list[tuple[str, bool, int]]]:
+) -> list[Events]:
     """Events of each of ``calls`` calls of ``main``: (name, is start, nanoseconds).
 
     A function that stands for several ``kernels`` goes by their names, one after another.
     """
-    found: list[list[tuple[str, bool, int]]] = []
+    found: list[Events] = []
 
     def note(function: Any, name: Any, before: bool, result: Any, *arguments: Any) -> None:
         found[-1].append((str(name), before, time.perf_counter_ns()))
-
-    def named(events: list[tuple[str, bool, int]]) -> list[tuple[str, bool, int]]:
-        seen: Counter[tuple[str, bool]] = Counter()
-        renamed = []
-        for name, before, when in events:
-            alike = kernels.get(name)
-            if alike is not None:
-                seen[name, before] += 1
-                name = alike[seen[name, before] - 1]
-            renamed.append((name, before, when))
-        return renamed
 
     vm.set_instrument(note)
     for _ in range(calls):
         found.append([])
         vm["main"](*tensors)
-    return [named(events) for events in found]
+    return [named(events, kernels) for events in found]
+
+
+def named(events: Events, kernels: Mapping[str, Sequence[str]]) -> Events:
+    """Events of a call where functions that stand for several ``kernels`` go by their names, one
+    after another."""
+    seen: Counter[tuple[str, bool]] = Counter()
+    renamed = []
+    for name, before, when in events:
+        alike = kernels.get(name)
+        if alike is not None:
+            seen[name, before] += 1
+            name = alike[seen[name, before] - 1]
+        renamed.append((name, before, when))
+    return renamed
 
 
 def _key(structure: str, index: int) -> str:

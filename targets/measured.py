@@ -126,6 +126,14 @@ class Particular(Protocol):
         """As ``Measurable.runner``, with images as they lie inside a network."""
 
 
+@runtime_checkable
+class Tunable(Protocol):
+    """A target whose code depends on what was tuned."""
+
+    def tuned_code(self, graph: Graph) -> str:
+        """What the kernels of ``graph`` take of it; empty for nothing."""
+
+
 def default_database() -> MeasuredDatabase:
     """The database in the user's cache folder."""
     from codesign.data.root import cache_dir

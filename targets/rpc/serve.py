@@ -11,12 +11,13 @@ listen on loopback unless told otherwise; use an SSH tunnel between machines (do
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
+
+from codesign.targets.pool import calm_pool
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PORT = 9190
@@ -45,8 +46,7 @@ def start_server(
     """A device's server that registers under ``key``; it has ``port`` and ``terminate()``."""
     from tvm.rpc.server import Server
 
-    os.environ.setdefault("TVM_BIND_THREADS", "0")  # else the board's processes share one core
-    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "2000")  # as ``codesign.targets.host``
+    calm_pool()
     return Server(
         host=host, port=port, port_end=port + ports, key=key, tracker_addr=tracker, silent=True
     )

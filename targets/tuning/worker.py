@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codesign.targets.pool import calm_pool
 from codesign.targets.tuning.protocol import Ahead, Ask, FunctionRequest, Reply, Request
 from codesign.targets.tvm_lower.tiles import Tile, TraceTile
 
@@ -224,8 +225,7 @@ def main() -> None:
     """Serve until standard input ends."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    os.environ["TVM_BIND_THREADS"] = "0"
-    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "2000")  # as ``codesign.targets.host``
+    calm_pool()
     requests: Any = sys.stdin.buffer
     while True:
         try:

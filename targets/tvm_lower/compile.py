@@ -68,10 +68,12 @@ def _context(machine: Machine) -> Any:
     return tvm.transform.PassContext(config=config)
 
 
-def loose(graph: Graph, machine: Machine, tiles: Tiles = no_tiles) -> list[Loose]:
+def loose(
+    graph: Graph, machine: Machine, tiles: Tiles = no_tiles, as_stored: bool = False
+) -> list[Loose]:
     """``loose_kernels`` of what ``compile_graph`` compiles."""
     with write.own_threads():
-        return loose_kernels(graph, machine, tiles)
+        return loose_kernels(graph, machine, tiles, as_stored)
 
 
 def compile_function(one: Loose, machine: Machine, tile: TraceTile | None) -> Any:

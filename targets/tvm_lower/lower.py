@@ -79,10 +79,12 @@ def kernel_codes(graph: Graph, machine: Machine, tiles: Tiles = no_tiles) -> dic
     }
 
 
-def loose_kernels(graph: Graph, machine: Machine, tiles: Tiles = no_tiles) -> list[Loose]:
+def loose_kernels(
+    graph: Graph, machine: Machine, tiles: Tiles = no_tiles, as_stored: bool = False
+) -> list[Loose]:
     """The kernels of ``graph`` that no template writes and that compute more than element by
     element, in order; alike ones share a key."""
-    lowering = _Lowering(graph, machine, tiles, False)
+    lowering = _Lowering(graph, machine, tiles, as_stored)
     lowering.loose = []
     lowering.module()
     return lowering.loose

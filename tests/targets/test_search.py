@@ -201,6 +201,41 @@ def test_a_row_of_another_function_gives_way_to_the_fixed_rules(tmp_path: Path) 
     assert same_results(target.runner(graph).run(*x), run(graph, *x))
 
 
+def test_what_was_measured_before_a_trace_is_not_taken_for_what_is_built_now(
+    tmp_path: Path,
+) -> None:
+    """Keys of the table of measured latencies know the loops that a search found."""
+    from codesign.targets.in_network import _keys
+    from codesign.targets.layers import extract_layers
+
+    graph = floating()
+    target = HostTarget(tuning=tmp_path / "t.sqlite")
+    conv, fc = extract_layers(graph).values()
+    alone = {layer.name: target.layer_key(layer) for layer in (conv, fc)}
+    inside = _keys(target, graph)
+    (one,) = loose(conv, target.machine(), as_stored=True)
+
+    def keep(key: str, steps: str) -> None:
+        target.tuning_database().keep_best(
+            key, target.machine_key(), Best(TraceTile(steps), 1 / len(steps), 1.0, "conv")
+        )
+
+    keep("of another network", "[]")
+    assert {layer.name: target.layer_key(layer) for layer in (conv, fc)} == alone
+    assert _keys(target, graph) == inside
+    seen = {target.layer_key(conv)}
+    for steps in ("[[],[]]", "[[], []]"):
+        keep(one.key, steps)
+        seen.add(target.layer_key(conv))
+        assert target.layer_key(fc) == alone[fc.name]
+    assert len(seen) == 3
+    for kernel in loose(graph, target.machine()):
+        keep(kernel.key, "[[],[],[]]")
+    now = _keys(target, graph)
+    assert all(now[layer] != inside[layer] for layer in now)
+    assert _keys(HostTarget(tuned=False, tuning=target.tuning), graph) == inside
+
+
 def test_later_runs_begin_with_what_was_found(task: FunctionTask) -> None:
     task.take()
     task.tell(task.judge(task.default, Reply((1.0,), "")))

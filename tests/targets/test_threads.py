@@ -15,9 +15,11 @@ from codesign.ir import interpret
 from codesign.ir.graph import Array, Graph
 from codesign.passes import prepare
 from codesign.quant import calibrate, load_format, quantize_graph
+from codesign.targets.deploy import load
 from codesign.targets.deploy.threads import threads_object
 from codesign.targets.host import HostTarget
 from codesign.targets.layers import random_inputs
+from codesign.targets.pool import SPINS
 from codesign.targets.tools import why_missing
 
 pytestmark = pytest.mark.skipif(why_missing("tvm", "c++") is not None, reason="needs TVM and g++")
@@ -132,3 +134,9 @@ def test_a_process_with_threads_ends(tmp_path: Path) -> None:
         check=True,
     )  # fmt: skip
     assert done.stdout == "ran\n"
+
+
+def test_the_loader_of_a_build_calms_tvms_threads_as_we_do() -> None:
+    """It stands alone on the device, so the number stands there, too."""
+    loader = Path(load.__file__).read_text(encoding="utf-8")
+    assert f'"TVM_THREAD_POOL_SPIN_COUNT", "{SPINS}"' in loader
