@@ -169,7 +169,7 @@ class HostTarget(Tuned, Target):
         from codesign.targets.tvm_lower.compile import compile_graph, in_memory
 
         inputs, outputs = (
-            tuple((name, _as_stored(graph.type(name))) for name in names)
+            tuple((name, stored_type(graph.type(name))) for name in names)
             for names in (graph.inputs, graph.outputs)
         )
         module = in_memory(compile_graph(graph, self.machine(), self.tiles(), as_stored=True))
@@ -270,15 +270,9 @@ class HostTarget(Tuned, Target):
     def layer_codes(self, graph: Graph) -> dict[str, str]:
         """Hashes of the kernels that each layer pays for; lowers ``graph``, compiles nothing."""
         require_tool("tvm")
-        from codesign.targets.owners import layer_of_kernels
-        from codesign.targets.tvm_lower.compile import codes
+        from codesign.targets.owners import codes_of_layers
 
-        owners = layer_of_kernels(graph)
-        found: dict[str, list[str]] = {}
-        for kernel, code in codes(graph, self.machine(), self.tiles()).items():
-            if kernel in owners:
-                found.setdefault(owners[kernel], []).append(code)
-        return {layer: " ".join(sorted(kernels)) for layer, kernels in found.items()}
+        return codes_of_layers(graph, self.machine(), self.tiles())
 
 
 def _dot_cost(form: LayerFormat) -> float:
@@ -422,7 +416,7 @@ def _check_machine(directory: Path, manifest: dict[str, Any]) -> None:
                          f"{cpu.get('mcpu') or 'baseline'}), {why}; build again here")
 
 
-def _as_stored(kind: TensorType) -> TensorType:
+def stored_type(kind: TensorType) -> TensorType:
     """An image type with its axes in the order in which it is stored inside a network."""
     if kind.rank != 4:
         return kind

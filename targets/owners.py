@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from codesign.ir.graph import Graph
 from codesign.targets.tvm_lower.groups import Group, kernel_name, make_groups
+from codesign.targets.tvm_lower.machine import Machine
+from codesign.targets.tvm_lower.tiles import Tiles
 
 
 def layer_of_kernels(graph: Graph) -> dict[str, str]:
@@ -29,3 +31,15 @@ def _source(graph: Graph, group: Group, paid: dict[str, str]) -> str | None:
             if value in paid:
                 return paid[value]
     return None
+
+
+def codes_of_layers(graph: Graph, machine: Machine, tiles: Tiles) -> dict[str, str]:
+    """Hashes of the kernels that each layer of ``graph`` pays for."""
+    from codesign.targets.tvm_lower.compile import codes
+
+    owners = layer_of_kernels(graph)
+    found: dict[str, list[str]] = {}
+    for kernel, code in codes(graph, machine, tiles).items():
+        if kernel in owners:
+            found.setdefault(owners[kernel], []).append(code)
+    return {layer: " ".join(sorted(kernels)) for layer, kernels in found.items()}

@@ -99,7 +99,9 @@ def shared(command: Command) -> Command:
 
 
 rpc_options = _options(
-    click.option("--rpc", metavar="HOST:PORT", help="Measure on a device behind a TVM tracker."),
+    click.option(
+        "--rpc", metavar="HOST:PORT", help="Measure and tune on a device behind a TVM tracker."
+    ),
     click.option("--rpc-key", metavar="KEY", help="The device's name at the tracker."),
 )
 
@@ -208,18 +210,6 @@ place_option = click.option(
 )  # fmt: skip
 
 
-@app.command()
-@design_options
-@synthesise_option
-@place_option
-def run(out: Path, synthesise: bool, place: bool, json: bool, **given: Any) -> None:
-    """Design, build, verify, measure and report, in one go."""
-    from codesign.flow.everything import run as run_all
-
-    options = _design_options(**given)
-    show.outcome(run_all(options, out, _progress(json), synthesise, place), out, json)
-
-
 tune_option = click.option(
     "--tune", metavar="BUDGET",
     help="First find faster tiles: a number of trials (200) or a time (60s, 5m).",
@@ -227,17 +217,36 @@ tune_option = click.option(
 
 
 @app.command()
-@shared
-@folder_argument
+@design_options
 @tune_option
 @synthesise_option
 @place_option
+def run(
+    out: Path, tune: str | None, synthesise: bool, place: bool, json: bool, **given: Any
+) -> None:
+    """Design, build, verify, measure and report, in one go."""
+    from codesign.flow.everything import run as run_all
+
+    options = _design_options(**given)
+    show.outcome(run_all(options, out, _progress(json), synthesise, place, tune), out, json)
+
+
+@app.command()
+@shared
+@folder_argument
+@tune_option
+@rpc_options
+@synthesise_option
+@place_option
 @json_option
-def build(folder: Path, tune: str | None, synthesise: bool, place: bool, json: bool) -> None:
+def build(
+    folder: Path, tune: str | None, rpc: str | None, rpc_key: str | None, synthesise: bool,
+    place: bool, json: bool,
+) -> None:  # fmt: skip
     """Compile the design in DIR for its target."""
     from codesign.flow.building import build as build_it
 
-    made = build_it(folder, _progress(json), tune, place)
+    made = build_it(folder, _progress(json), tune, place, rpc=rpc, rpc_key=rpc_key)
     if synthesise:
         from codesign.flow.synthesis import synthesise as synthesise_it
 
@@ -289,7 +298,7 @@ def measure(
     from codesign.flow.measuring import measure as time_it
 
     if tune is not None:
-        build_it(folder, _progress(json), tune)
+        build_it(folder, _progress(json), tune, rpc=rpc, rpc_key=rpc_key)
     found = time_it(folder, refine, _progress(json), rpc=rpc, rpc_key=rpc_key)
     show.measured(found, json)
 

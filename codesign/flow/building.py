@@ -9,7 +9,7 @@ from pathlib import Path
 from codesign.errors import CodesignError, InputError, ParseError
 from codesign.flow.artifact import Design
 from codesign.flow.choose import FLOAT_IR, INTEGER_IR
-from codesign.flow.prepare import load_target
+from codesign.flow.prepare import device_target, load_target
 from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import digest, file_digest, make_folder, read_json, write_json
 from codesign.ir.graph import Graph
@@ -21,7 +21,7 @@ BUILD_FORMAT = "codesign-build/1"
 
 def build(
     folder: Path, progress: Progress = SILENT, tune: str | None = None,
-    place: bool | None = True,
+    place: bool | None = True, *, rpc: str | None = None, rpc_key: str | None = None,
 ) -> Path:  # fmt: skip
     """Compile the design in ``folder``; returns ``folder/build/<target>``.
 
@@ -29,16 +29,19 @@ def build(
     trials ("200") or time ("60s", "5m") for finding faster tiles first; what is found is kept in
     the tuning database, which later builds take tiles from. ``place`` False: a build for an ECP5
     ends before place and route; a later one with it goes on. None: as the last build here.
+    ``rpc`` and ``rpc_key`` name a device to tune on, by default the one of the design.
     """
     chosen = Design.load(folder)
-    target = load_target(chosen.options.target).with_design(folder)
+    options = chosen.options.on_device(rpc, rpc_key)
+    target = device_target(options).with_design(folder)
     out = folder / "build" / target.name
     stamp = folder / "build" / f"{target.name}.json"
     there = stamp.is_file() and out.is_dir()
     kept = read_json(stamp, BUILD_FORMAT, "codesign build DIR") if there else {}
     if not (kept.get("place", True) if place is None else place):
         target = _unplaced(target)
-    key = digest(file_digest(_require(folder / INTEGER_IR)), target)
+    # a build is the same wherever the device's tracker is
+    key = digest(file_digest(_require(folder / INTEGER_IR)), getattr(target, "inner", target))
     if tune is not None:
         _tune(target, load_integer(folder), tune, progress)
         stamp.unlink(missing_ok=True)

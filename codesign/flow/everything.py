@@ -29,17 +29,17 @@ class Outcome:
 
 def run(
     options: DesignOptions, out: Path, progress: Progress = SILENT, synthesise: bool = False,
-    place: bool = True,
+    place: bool = True, tune: str | None = None,
 ) -> Outcome:  # fmt: skip
     """A network and a budget in; a proven, built, verified and measured design in ``out``.
 
     ``synthesise``: an FPGA design's accelerator, too, for the report. ``place`` False: no place and
-    route of an ECP5 design.
+    route of an ECP5 design. ``tune``: a budget for finding faster tiles before the build.
 
     Raises VerifyError if a rung of the ladder fails, after writing the report that shows it.
     """
     design(options, out, progress)
-    build(out, progress, place=place)
+    build(out, progress, tune, place)
     rungs = verify(out, progress)
     measured = measure(out, progress=progress)
     if synthesise:

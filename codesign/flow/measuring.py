@@ -15,7 +15,6 @@ from pathlib import Path
 from codesign.flow.artifact import Design
 from codesign.flow.building import build, load_integer
 from codesign.flow.choose import Session, design
-from codesign.flow.options import DesignOptions
 from codesign.flow.prepare import device_target, noise_inputs, prepare
 from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import file_digest, make_folder, read_json, write_json
@@ -94,9 +93,9 @@ def measure(
     """
     if refine:
         _refine(folder, progress, rpc, rpc_key)
-    build(folder, progress, place=None)
+    build(folder, progress, place=None, rpc=rpc, rpc_key=rpc_key)
     chosen = Design.load(folder)
-    target = device_target(_on_device(chosen.options, rpc, rpc_key)).with_design(folder)
+    target = device_target(chosen.options.on_device(rpc, rpc_key)).with_design(folder)
     graph = load_integer(folder)
     verb = "Measuring" if target.latency_kind == "measured" else "Modelling"
     with progress.task(f"{verb} {len(chosen.choices)} layers on {target.name}"):
@@ -145,12 +144,6 @@ def measure(
     return result
 
 
-def _on_device(options: DesignOptions, rpc: str | None, rpc_key: str | None) -> DesignOptions:
-    if rpc is None and rpc_key is None:
-        return options
-    return replace(options, rpc=rpc or options.rpc, rpc_key=rpc_key or options.rpc_key)
-
-
 def _machine_of(target: Target) -> str:
     remote = getattr(target, "remote", None)
     return machine() if remote is None else f"{REMOTE} {remote.key!r} at {remote.address}"
@@ -158,7 +151,7 @@ def _machine_of(target: Target) -> str:
 
 def _refine(folder: Path, progress: Progress, rpc: str | None, rpc_key: str | None) -> None:
     """Choose again with measured latencies; keeps the folder's data and limits."""
-    options = _on_device(Design.load(folder).options, rpc, rpc_key)
+    options = Design.load(folder).options.on_device(rpc, rpc_key)
     if options.wants_latency:
         progress.note("the design was chosen under measured layer latencies; checking it")
         design(options, folder, progress)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +91,12 @@ class DesignOptions:
         self._choices()
         self._numbers()
         self._needs()
+
+    def on_device(self, rpc: str | None, rpc_key: str | None) -> DesignOptions:
+        """These options, on another device if one is named."""
+        if rpc is None and rpc_key is None:
+            return self
+        return replace(self, rpc=rpc or self.rpc, rpc_key=rpc_key or self.rpc_key)
 
     def _choices(self) -> None:
         goals = ("auto", *OBJECTIVES, *(BOARD_OBJECTIVES if self._board else ()))

@@ -23,8 +23,9 @@ from codesign.targets.base import (
 )
 from codesign.targets.deploy.arch import Arch, get_arch
 from codesign.targets.files import build_folder, read_manifest, write_manifest
-from codesign.targets.host import HostTarget
+from codesign.targets.host import KERNELS_VERSION, HostTarget
 from codesign.targets.tools import Tool, register_tool, require_tool, why_missing
+from codesign.targets.tuning.tuned import Tuned
 
 if TYPE_CHECKING:
     from codesign.quant.formats import LayerFormat
@@ -48,7 +49,7 @@ register_tool("qemu-aarch64", Tool(
 
 
 @dataclass(frozen=True)
-class ArmTarget(Target):
+class ArmTarget(Tuned, Target):
     """A board with ARM cores; ``board_class`` makes the class of one board."""
 
     kind: ClassVar[TargetKind] = "cpu"
@@ -59,6 +60,10 @@ class ArmTarget(Target):
     board: Board
     threads: int = 1
     """Threads that a network runs on under QEMU; on the device one a core."""
+    tuned: bool = True
+    """Whether builds take what was tuned on a device of this kind (docs/rpc.md)."""
+    tuning: Path | None = None
+    """The tuning database; None for the user's cache folder."""
 
     @property
     def arch(self) -> Arch:
@@ -75,6 +80,18 @@ class ArmTarget(Target):
             "neon-dot" if "dotprod" in board.features else "neon",
             triple=self.arch.triple, mattr=tuple(f"+{name}" for name in board.features),
         )  # fmt: skip
+
+    def machine_key(self) -> str:
+        """What tuned tiles belong to: all devices of this board, TVM, and our kernels."""
+        import hashlib
+        from importlib.metadata import version
+
+        machine = self.machine()
+        facts = (
+            self.name, machine.arch, machine.mcpu, *sorted(machine.features), str(machine.threads),
+            version("apache-tvm"), str(KERNELS_VERSION),
+        )  # fmt: skip
+        return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
 
     def unavailable(self) -> str | None:
         """Missing TVM, cross compiler or emulator; TVM's runtime is downloaded when needed."""
@@ -99,7 +116,7 @@ class ArmTarget(Target):
             from codesign.targets.tvm_lower.compile import compile_graph, export
 
             with compiling(self.arch):
-                executable = compile_graph(graph, self.machine())
+                executable = compile_graph(graph, self.machine(), self.tiles())
             export(executable, folder / LIBRARY, compiler)
             write_deployment(folder, graph, self.arch, self.board.features)
             board = self.board

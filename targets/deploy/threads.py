@@ -23,7 +23,8 @@ from codesign.targets.tools import require_tool
 SOURCE = "threads.cc"
 LINKED = ("-shared", "-fPIC", "-pthread")
 """Options of a library that holds the object."""
-_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-fno-exceptions")
+_FLAGS = ("-fno-exceptions",)
+_ALL_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden")
 
 
 def threads_object(compiler: str) -> str:
@@ -31,14 +32,15 @@ def threads_object(compiler: str) -> str:
 
     Raises InputError if the cache folder cannot be written.
     """
-    return str(_compiled(compiler, "threads.o", ("-c",)))
+    return str(compiled(compiler, SOURCES / SOURCE, "threads.o", (*_FLAGS, "-c")))
 
 
 @functools.cache
 def load_threads() -> Callable[[int], None]:
     """Load the threads into this process; the function that says how many (0: one a core)."""
     library = ctypes.CDLL(
-        str(_compiled(require_tool("c++"), "libcodesign_threads.so", LINKED)),
+        str(compiled(require_tool("c++"), SOURCES / SOURCE, "libcodesign_threads.so",
+                     (*_FLAGS, *LINKED))),
         mode=ctypes.RTLD_GLOBAL,
     )
     function = library.codesign_threads
@@ -51,12 +53,15 @@ def load_threads() -> Callable[[int], None]:
 
 
 @functools.cache
-def _compiled(compiler: str, name: str, options: tuple[str, ...]) -> Path:
-    source = SOURCES / SOURCE
+def compiled(compiler: str, source: Path, name: str, flags: tuple[str, ...]) -> Path:
+    """The file ``name`` that ``compiler`` makes of a source, in the cache folder.
+
+    Raises InputError if that cannot be written, CodesignError with what the compiler says.
+    """
     said = subprocess.run(
         [compiler, "-v"], capture_output=True, text=True, check=False
     ).stderr  # target and version
-    parts = (source.read_text(encoding="utf-8"), said, name, *_FLAGS, *options)
+    parts = (source.read_text(encoding="utf-8"), said, name, *_ALL_FLAGS, *flags)
     key = sha256("\0".join(parts).encode()).hexdigest()[:16]
     out = cache_dir() / "threads" / key / name
     if out.is_file():
@@ -67,11 +72,11 @@ def _compiled(compiler: str, name: str, options: tuple[str, ...]) -> Path:
         os.close(descriptor)
     except OSError as error:
         raise InputError(
-            f"cannot write the compiled threads to the cache folder {out.parent}: "
+            f"cannot write compiled {source.name} to the cache folder {out.parent}: "
             f"{error.strerror}; free it or set XDG_CACHE_HOME"
         ) from error
     try:
-        run_compiler([compiler, *_FLAGS, *options, str(source), "-o", aside])
+        run_compiler([compiler, *_ALL_FLAGS, *flags, str(source), "-o", aside])
         os.replace(aside, out)
     finally:
         Path(aside).unlink(missing_ok=True)

@@ -7,14 +7,43 @@ import gc
 import queue
 import socket
 import threading
-from dataclasses import dataclass
+import time
+import uuid
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from codesign.errors import InputError, ToolNotFoundError
 from codesign.targets.tools import require_tool
 
 _CONNECT_SECONDS = 10.0
-_sessions: dict[Device, Any] = {}
+_OLD = 0.5
+"""Part of its time after which a session is replaced, so that what is begun in it can end in it."""
+_sessions: dict[Device, Session] = {}
+
+
+@dataclass
+class Session:
+    """A process on the device that loads and runs libraries, and what it holds.
+
+    All that lives there is kept here and nowhere else: the server serves the next session only
+    when the last object of this one is gone.
+    """
+
+    rpc: Any
+    """TVM's session."""
+    opened: float
+    held: dict[Hashable, Any] = field(default_factory=dict)
+
+    def load(self, library: Path) -> Any:
+        """Upload a library and load it; its module, which is not to be kept elsewhere."""
+        key = "module", library
+        if key not in self.held:
+            name = f"{uuid.uuid4().hex}.so"  # a name of its own: loaders cache by name
+            self.rpc.upload(str(library), target=name)
+            self.held[key] = self.rpc.load_module(name)
+        return self.held[key]
 
 
 @dataclass(frozen=True)
@@ -44,19 +73,25 @@ class Device:
         """HOST:PORT of the tracker."""
         return f"{self.host}:{self.port}"
 
-    def session(self) -> Any:
+    def session(self) -> Session:
         """This process's session on the device: a server serves one at a time.
 
-        Raises ToolNotFoundError that says what is missing.
+        One that is old is replaced. Raises ToolNotFoundError that says what is missing.
         """
-        if self not in _sessions:
+        found = _sessions.get(self)
+        if found is not None and time.monotonic() - found.opened > _OLD * self.session_s:
+            found = None
+            self.forget()
+        if found is None:
             gc.collect()  # an earlier session that only a cycle of objects holds is still served
-            _sessions[self] = self._connect()
-        return _sessions[self]
+            found = _sessions[self] = Session(self._connect(), time.monotonic())
+        return found
 
     def forget(self) -> None:
-        """The session failed: the next one is opened anew."""
-        _sessions.pop(self, None)
+        """End the session, or it failed: the next one is opened anew."""
+        session = _sessions.pop(self, None)
+        if session is not None:
+            session.held.clear()
 
     def _connect(self) -> Any:
         require_tool("tvm")
@@ -68,8 +103,8 @@ class Device:
             known = self._known(tracker.summary())
         except Exception as error:
             raise ToolNotFoundError(
-                f"what answers at {self.address} is no RPC tracker ({_first(error)}); start one "
-                "with `python -m codesign.targets.rpc.serve tracker`"
+                f"what answers at {self.address} is no RPC tracker ({first_line(error)}); start "
+                "one with `python -m codesign.targets.rpc.serve tracker`"
             ) from error
         if self.key not in known:
             found = ", ".join(sorted(known)) or "none"
@@ -115,7 +150,7 @@ class Device:
                 "is used by others or was switched off; try again"
             ) from None
         if isinstance(answer, Exception):
-            raise lost(self, _first(answer)) from answer
+            raise lost(self, first_line(answer)) from answer
         return answer
 
 
@@ -131,6 +166,7 @@ def lost(device: Device, why: str, doing: str = "") -> ToolNotFoundError:
     )
 
 
-def _first(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, or its kind; TVM's come with stacks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from codesign.targets.pool import calm_pool
+from codesign.targets.rpc.surviving import survive
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PORT = 9190
@@ -48,7 +49,8 @@ def start_server(
 
     calm_pool()
     return Server(
-        host=host, port=port, port_end=port + ports, key=key, tracker_addr=tracker, silent=True
+        host=host, port=port, port_end=port + ports, key=key, tracker_addr=tracker, silent=True,
+        server_init_callback=survive,
     )
 
 

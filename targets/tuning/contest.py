@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from codesign.ir.graph import Graph
 from codesign.targets.layers import random_inputs
@@ -22,12 +22,23 @@ from codesign.targets.tvm_lower.machine import Machine
 from codesign.targets.tvm_lower.tiles import Tile
 
 if TYPE_CHECKING:
-    from codesign.targets.host import HostRunner
+    from codesign.targets.base import Array
+    from codesign.targets.in_network import Events
 
 FEWEST = 4
 """Rounds that say something."""
 CALLS = 6
 """Calls of a network that are watched in a round."""
+
+
+class Watched(Protocol):
+    """A network that can be run and watched."""
+
+    def run(self, *arrays: Array) -> tuple[Array, ...]:
+        """Its results."""
+
+    def watch(self, arrays: Sequence[Array], calls: int) -> list[Events]:
+        """Starts and ends of every kernel in each of ``calls`` calls."""
 
 
 @dataclass
@@ -39,7 +50,7 @@ class Contest:
 
     graph: Graph
     machine: Machine
-    runners: list[HostRunner] = field(default_factory=list)
+    runners: list[Watched] = field(default_factory=list)
     build_seconds: float = 0.0
     """Of the last network."""
     round_seconds: float = 0.0
@@ -57,20 +68,13 @@ class Contest:
     def add(self, tiles: Mapping[str, Tile]) -> int | None:
         """Compile the network with ``tiles`` by kernel key, the fixed rules elsewhere; its number,
         or None if it does not compute what the first one does (floats: within rounding)."""
-        from codesign.targets.host import HostRunner
-        from codesign.targets.tvm_lower.compile import compile_graph, in_memory
+        from codesign.targets.tvm_lower.compile import compile_graph
         from codesign.targets.tvm_lower.trace import same_results
 
         start = time.monotonic()
         calls: dict[str, list[str]] = {}
         executable = compile_graph(self.graph, self.machine, tiles.get, calls=calls)
-        inputs, outputs = (
-            tuple((name, self.graph.type(name)) for name in names)
-            for names in (self.graph.inputs, self.graph.outputs)
-        )
-        runner = HostRunner(
-            in_memory(executable), inputs, outputs, self.machine.threads, calls=calls
-        )
+        runner = self._runner(executable, calls)
         self.build_seconds = time.monotonic() - start
         arrays = random_inputs(self.graph)
         if self.runners and not same_results(
@@ -79,6 +83,22 @@ class Contest:
             return None
         self.runners.append(runner)
         return len(self.runners) - 1
+
+    def _runner(self, executable: Any, calls: dict[str, list[str]]) -> Watched:
+        """What runs ``executable``, here."""
+        from codesign.targets.host import HostRunner
+        from codesign.targets.tvm_lower.compile import in_memory
+
+        inputs, outputs = (
+            tuple((name, self.graph.type(name)) for name in names)
+            for names in (self.graph.inputs, self.graph.outputs)
+        )
+        return HostRunner(
+            in_memory(executable), inputs, outputs, self.machine.threads, calls=calls
+        )
+
+    def release(self) -> None:
+        """Let others use what the networks run on; they can go on later."""
 
     def watch(
         self, numbers: Sequence[int], groups: Mapping[str, Sequence[str]], rounds: int,

@@ -46,7 +46,14 @@ class Ahead:
     tiles: tuple[Tile, ...]
 
 
-Ask = Request | FunctionRequest | Ahead
+@dataclass(frozen=True)
+class Probe:
+    """Say whether the device is still there, where candidates run on one."""
+
+    machine: Machine
+
+
+Ask = Request | FunctionRequest | Ahead | Probe
 
 
 @dataclass(frozen=True)
@@ -58,3 +65,5 @@ class Reply:
     error: str = ""
     against_ms: tuple[float, ...] = ()
     """Of ``against``, in turns with ``samples_ms``."""
+    gone: bool = False
+    """Whether ``error`` is the device's, which is not there, and not the candidate's."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import IO, Any
 
 from codesign.targets.tuning.protocol import Ask, Reply
@@ -24,9 +25,9 @@ class IsolatedRunner:
 
     def __init__(
         self, timeout: float = TIMEOUT_SECONDS,
-        module: str = "codesign.targets.tuning.worker",
+        module: str = "codesign.targets.tuning.worker", arguments: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        self.timeout, self.module = timeout, module
+        self.timeout, self.module, self.arguments = timeout, module, tuple(arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._fresh = True
@@ -62,7 +63,7 @@ class IsolatedRunner:
             self.close()
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self.module], stdin=subprocess.PIPE,
+                [sys.executable, "-m", self.module, *self.arguments], stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=self._errors, bufsize=0,
             )  # fmt: skip
             self._fresh = True

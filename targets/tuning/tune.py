@@ -90,6 +90,7 @@ def tune(
         tasks = _tasks(graph, machine, machine_key, database, Path(folder))
         if until is not None and tasks:
             contest.add({})  # now, to know what the last timings will take
+            contest.release()
         last = None if until is None else until - reserve(contest, until)
         run = _Run(tasks, worker, machine, machine_key, database, last)
         run.search(budget, start, notice)

@@ -19,10 +19,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from codesign.targets.pool import calm_pool
-from codesign.targets.tuning.protocol import Ahead, Ask, FunctionRequest, Reply, Request
+from codesign.targets.tuning.protocol import Ahead, Ask, FunctionRequest, Probe, Reply, Request
 from codesign.targets.tvm_lower.tiles import Tile, TraceTile
 
 if TYPE_CHECKING:
@@ -38,6 +38,13 @@ _KEPT = 40
 _built: OrderedDict[tuple[str, Tile | None], _Built] = OrderedDict()
 
 
+class Sampled(Protocol):
+    """A kernel that can be timed."""
+
+    def sample(self) -> float:
+        """Milliseconds a call, over about a millisecond."""
+
+
 @dataclass(frozen=True)
 class _Built:
     """A kernel ready to be called."""
@@ -51,7 +58,7 @@ class _Built:
     @property
     def digest(self) -> str:
         """Of the results."""
-        return _digest(self.results)
+        return digest_of(self.results)
 
     def sample(self) -> float:
         """Milliseconds a call."""
@@ -72,15 +79,23 @@ def measure(request: Request | FunctionRequest) -> Reply:
         if other is not None and not same_results(one.results, other.results):
             return Reply((), "", "wrong result")
         digest = ""  # compared already
+    samples, others = in_turns(one, other, request.repeats)
+    return Reply(samples, digest, against_ms=others)
+
+
+def in_turns(
+    one: Sampled, other: Sampled | None, repeats: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Samples of both in turns; fewer than ``repeats`` if ``one`` is much slower."""
     samples: list[float] = []
     others: list[float] = []
-    for done in range(request.repeats):
+    for done in range(repeats):
         if done in _LOOKS and min(samples) > _SLOW * min(others, default=float("inf")):
             break
         samples.append(one.sample())
         if other is not None:
             others.append(other.sample())
-    return Reply(tuple(samples), digest, against_ms=tuple(others))
+    return tuple(samples), tuple(others)
 
 
 def _build(request: Request | FunctionRequest, tile: Tile | None) -> _Built:
@@ -123,10 +138,11 @@ def _build_function(request: FunctionRequest, tile: Tile | None) -> _Built:
 
 
 def _compiled(request: FunctionRequest | Ahead, tile: Tile | None) -> Callable[..., Any]:
-    from codesign.targets.tvm_lower.compile import compile_function
+    from codesign.targets.tvm_lower.compile import compile_function, in_memory
 
     trace = tile if isinstance(tile, TraceTile) else None
-    main: Callable[..., Any] = compile_function(_loose(request.file), request.machine, trace)
+    executable = compile_function(loose_in(request.file), request.machine, trace)
+    main: Callable[..., Any] = in_memory(executable)["main"]
     return main
 
 
@@ -153,7 +169,8 @@ def _ready(
     return _Built(main, tensors, results, calls)
 
 
-def _digest(results: tuple[Array, ...]) -> str:
+def digest_of(results: tuple[Array, ...]) -> str:
+    """SHA-256 of the bytes."""
     digest = hashlib.sha256()
     for result in results:
         digest.update(result.tobytes())
@@ -161,7 +178,8 @@ def _digest(results: tuple[Array, ...]) -> str:
 
 
 @functools.cache
-def _loose(file: Path) -> Loose:
+def loose_in(file: Path) -> Loose:
+    """The kernel in a request's file."""
     found: Loose = pickle.loads(file.read_bytes())
     return found
 
@@ -170,14 +188,14 @@ def _loose(file: Path) -> Loose:
 def _arguments(file: Path) -> tuple[Any, ...]:
     import tvm
 
-    return tuple(tvm.runtime.tensor(array) for array in _loose(file).arrays())
+    return tuple(tvm.runtime.tensor(array) for array in loose_in(file).arrays())
 
 
 def _result(file: Path) -> Array:
     """Room for the result, the function's last argument."""
     import numpy as np
 
-    shape, dtype = _loose(file).result
+    shape, dtype = loose_in(file).result
     return np.zeros(shape, dtype)
 
 
@@ -215,14 +233,21 @@ def _keep(key: tuple[str, Tile | None], one: _Built) -> _Built:
 
 
 def _answer(request: Ask) -> Reply:
+    if isinstance(request, Probe):
+        return Reply((), "")
     try:
         return ahead(request) if isinstance(request, Ahead) else measure(request)
     except Exception as error:  # a tile that cannot be built is a result, too
-        return Reply((), "", f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}")
+        return Reply((), "", said(error))
 
 
-def main() -> None:
-    """Serve until standard input ends."""
+def said(error: Exception) -> str:
+    """A candidate's error in a line."""
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}"
+
+
+def serve(answer: Callable[[Ask], Reply]) -> None:
+    """Answer requests until standard input ends."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     calm_pool()
@@ -233,8 +258,13 @@ def main() -> None:
         except EOFError:
             return
         os.environ.setdefault("TVM_NUM_THREADS", str(request.machine.threads))
-        pickle.dump(_answer(request), replies)
+        pickle.dump(answer(request), replies)
         replies.flush()
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    serve(_answer)
 
 
 if __name__ == "__main__":

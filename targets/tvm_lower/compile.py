@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def loose(
 
 
 def compile_function(one: Loose, machine: Machine, tile: TraceTile | None) -> Any:
-    """A kernel that no template writes, alone and in memory: its function ``main``.
+    """The executable of a kernel that no template writes, alone: its function is ``main``.
 
     Loops are those of ``tile``, or by the fixed rules. Raises ValueError if it is no trace of this.
     """
@@ -89,7 +90,7 @@ def compile_function(one: Loose, machine: Machine, tile: TraceTile | None) -> An
             raise ValueError("the trace is not of this function")
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
     with _context(machine):
-        return in_memory(tvm.compile(module, tvm_target(machine)))["main"]
+        return tvm.compile(module, tvm_target(machine))
 
 
 def codes(graph: Graph, machine: Machine, tiles: Tiles = no_tiles) -> dict[str, str]:
@@ -98,11 +99,11 @@ def codes(graph: Graph, machine: Machine, tiles: Tiles = no_tiles) -> dict[str, 
         return kernel_codes(graph, machine, tiles)
 
 
-def export(executable: Any, path: Path, compiler: str) -> None:
-    """Link ``executable`` and the threads that it uses into the shared library ``path``."""
+def export(executable: Any, path: Path, compiler: str, more: Sequence[str] = ()) -> None:
+    """Link ``executable``, the threads that it uses and ``more`` objects into the library ``path``.
+    """
     executable.export_library(
-        str(path), cc=compiler, addons=[threads_object(compiler)],
-        options=list(LINKED),
+        str(path), cc=compiler, addons=[threads_object(compiler), *more], options=list(LINKED),
     )
 
 

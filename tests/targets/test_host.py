@@ -24,7 +24,8 @@ from codesign.ir.types import DType
 from codesign.quant import load_format
 from codesign.targets import TARGETS
 from codesign.targets.files import MANIFEST, build_folder
-from codesign.targets.host import LIBRARY, SPINS, HostTarget
+from codesign.targets.host import LIBRARY, HostTarget
+from codesign.targets.pool import SPINS
 from tests.targets.checks import integers, kind
 
 

@@ -4,12 +4,7 @@
 from __future__ import annotations
 
 import gc
-import os
-import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,40 +27,7 @@ from codesign.targets.layers import random_inputs
 from codesign.targets.measured import MeasuredDatabase
 from codesign.targets.rpc import Device, RemoteTarget
 from codesign.targets.rpc.serve import start_tracker, warning
-
-KEY = "loopback"
-
-
-class Served:
-    """A server in a process group of its own, so that all of it can be killed."""
-
-    def __init__(self, tracker: int) -> None:
-        command = [
-            sys.executable, "-m", "codesign.targets.rpc.serve", "server", "--port", "19290",
-            "--tracker", f"127.0.0.1:{tracker}", "--key", KEY,
-        ]  # fmt: skip
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        self.said = self.process.stdout.readline().strip()
-        self.device = Device("127.0.0.1", tracker, KEY, wait_s=10)
-        self._registered()
-
-    def _registered(self) -> None:
-        from tvm import rpc
-
-        for _ in range(100):
-            summary = rpc.connect_tracker("127.0.0.1", self.device.port).summary()
-            if KEY in {str(s["key"]).removeprefix("server:") for s in summary["server_info"]}:
-                return
-            time.sleep(0.2)
-        raise AssertionError("the server never registered")
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+from tests.support.served import KEY, Served
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +37,12 @@ def tracker() -> Iterator[int]:
     started.terminate()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served(tracker: int) -> Iterator[Served]:
     server = Served(tracker)
     yield server
     server.device.forget()
-    if server.process.poll() is None:
-        server.kill()
+    server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +64,12 @@ def test_a_build_runs_and_is_timed_there(served: Served, integer: Graph, tmp_pat
     timings = target.layer_latency(integer)
     assert set(timings) == {node.name for node in integer.layers()}
     # a session that was lost is opened again, though cycles of objects still hold the old one
-    served.device.forget()
-    runner._open = None
+    cycle: list[Any] = [served.device.session()]
+    cycle.append(cycle)
+    del cycle
     gc.disable()
     try:
+        served.device.forget()
         assert np.array_equal(runner.run(*inputs)[0], run(integer, *inputs)[0])
     finally:
         gc.enable()
@@ -122,9 +85,8 @@ def test_the_command_measures_there(served: Served, tmp_path: Path) -> None:
 
 
 def test_vanished_device_loses_nothing_and_work_resumes(
-    tracker: int, integer: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: Served, integer: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = Served(tracker)
     database = tmp_path / "measured.sqlite"
     target = RemoteTarget(HostTarget(), served.device, database)
     real = measured._measure
@@ -141,13 +103,9 @@ def test_vanished_device_loses_nothing_and_work_resumes(
     with pytest.raises(ToolNotFoundError, match=r"device|tracker"):
         target.layer_latency(integer)
     assert len(MeasuredDatabase(database)) == 2  # what was measured is kept
-    again = Served(tracker)
-    try:
-        assert set(target.layer_latency(integer)) == {node.name for node in integer.layers()}
-        assert count == 3 + len(MeasuredDatabase(database)) - 2  # only the rest was measured
-    finally:
-        again.device.forget()
-        again.kill()
+    served.start()
+    assert set(target.layer_latency(integer)) == {node.name for node in integer.layers()}
+    assert count == 3 + len(MeasuredDatabase(database)) - 2  # only the rest was measured
 
 
 def test_what_is_missing_is_named(tracker: int) -> None:
