@@ -20,7 +20,8 @@ from codesign.targets.tools import require_tool
 _CONNECT_SECONDS = 10.0
 _OLD = 0.5
 """Part of its time after which a session is replaced, so that what is begun in it can end in it."""
-_sessions: dict[Device, Session] = {}
+_sessions: dict[tuple[str, int, str], Session] = {}
+"""By tracker and key: a process has one session on a device, however it is to be used."""
 
 
 @dataclass
@@ -33,7 +34,8 @@ class Session:
 
     rpc: Any
     """TVM's session."""
-    opened: float
+    until: float
+    """When it is to be replaced."""
     held: dict[Hashable, Any] = field(default_factory=dict)
 
     def load(self, library: Path) -> Any:
@@ -78,18 +80,24 @@ class Device:
 
         One that is old is replaced. Raises ToolNotFoundError that says what is missing.
         """
-        found = _sessions.get(self)
-        if found is not None and time.monotonic() - found.opened > _OLD * self.session_s:
+        found = _sessions.get(self._place)
+        if found is not None and time.monotonic() > found.until:
             found = None
             self.forget()
         if found is None:
             gc.collect()  # an earlier session that only a cycle of objects holds is still served
-            found = _sessions[self] = Session(self._connect(), time.monotonic())
+            session = self._connect()
+            found = Session(session, time.monotonic() + _OLD * self.session_s)
+            _sessions[self._place] = found
         return found
+
+    @property
+    def _place(self) -> tuple[str, int, str]:
+        return self.host, self.port, self.key
 
     def forget(self) -> None:
         """End the session, or it failed: the next one is opened anew."""
-        session = _sessions.pop(self, None)
+        session = _sessions.pop(self._place, None)
         if session is not None:
             session.held.clear()
 
