@@ -143,7 +143,7 @@ def layer_errors(
     spans: dict[str, tuple[float, float]] = {}
     runs = [s for s in program.segments if s.kind == "accelerator"]
     for segment, result in zip(runs, results):
-        commands, run = segment.commands, model.run(segment.commands)
+        commands, run = segment.commands, model.run(segment.commands, result.since)
         starts, ends = starts_of(run), ends_of(run)
         truth = layer_cycles(commands, result.ends, group)
         guess = layer_cycles(commands, ends, group)

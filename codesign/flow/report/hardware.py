@@ -84,7 +84,7 @@ def hardware_data(folder: Path) -> dict[str, Any] | None:
         "runs": sum(s.kind == "accelerator" for s in program.segments),
         "macs": macs,
         "peak_share": macs / (_lanes(hardware) * cycles) if cycles else 0.0,
-        "bytes_per_cycle": model.supply.rate,
+        "bytes_per_cycle": model.rate,
         "resources": {
             name: {
                 "modelled": used, "synthesised": synthesis[name] if synthesis else None,

@@ -1,91 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cycles of a command list, from events: units, queues, waits, the port, the memory behind it.
+"""Cycles of a command list, from events: commands, results, bursts and what the memory does.
 
-Commands are events; what they move is a fluid. Each transfer has a rate that its unit can keep up
-(``work``); reads together fill at most the port's beat, writes likewise, and all together at most
-what the memory gives, which alternates between reads and writes where both are asked for. A load
-into a buffer stands back behind the other engine's results there, and a residual behind that load,
-for answers come in order. Between two events the rates are constant, shared fairly. A unit takes
-its next command before the last one's results are all in memory, as the hardware does. Fixed times
-(``Fixed``) were set by hand; ``benchmarks/fpga.py --simulate`` prints the error of each layer,
-docs/evidence.md has the errors and says which runs the times were set on.
+Parts that stall are followed burst by burst: the memory (``memory``), the port (``port``), who
+reads (``readers``), the way out of results (``results``). What never stalls inside has the times
+of docs/accelerator.md (``work``). No content is computed. Where a part decides something each
+cycle, the next decision's cycle is computed instead, so a run takes some 10 µs a burst.
+
+Left out: which beats of a load wait for results on chip (their share of the cycles counts), words
+of a residual one by one (eight, or half a burst at a time). ``benchmarks/fpga.py --simulate``
+prints the error of each layer; docs/evidence.md has the errors and says what the times were set on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import heapq
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from codesign.errors import VerifyError
 from codesign.space.accelerator import Accelerator
-from codesign.targets.fpga.isa import COMMAND_BYTES, Command, Unit, bits
-from codesign.targets.fpga.model.races import full_count
-from codesign.targets.fpga.model.supply import Flow, Supply, share
-from codesign.targets.fpga.model.work import OUTSTANDING, OVERHEAD, Work, Workloads
+from codesign.targets.fpga.isa import BLOCK, Command, Dest, Unit
+from codesign.targets.fpga.machine import depthwise_latency
+from codesign.targets.fpga.model.bursts import Shape, parts, residual_runs
+from codesign.targets.fpga.model.dispatch import UNITS, Dispatcher, Fixed
+from codesign.targets.fpga.model.memory import Memory
+from codesign.targets.fpga.model.port import ReadPort, WritePort
+from codesign.targets.fpga.model.readers import AHEAD, Fetcher, Load, Loader, Residual
+from codesign.targets.fpga.model.results import Making, Source
+from codesign.targets.fpga.model.work import Workloads
 from codesign.targets.fpga.sim.dram import Dram
 
-UNITS: tuple[Unit, ...] = (Unit.LOAD, Unit.DENSE, Unit.DEPTHWISE, Unit.DRAIN)
-_WAITS = tuple(f"wait_{u.name.lower()}" for u in UNITS)
-SPECK = 1e-5
-FOREVER = float("inf")
-RESIDUAL = 1024
-"""Bytes of a residual that are asked for ahead."""
-LEAST_SHARE = 1 / 64
-"""Of the loader's cycles that are left to it where results always go first: between steps."""
-ROOM = {unit: 64 // -(-bits(unit) // 64) + 1 for unit in UNITS}
-"""Commands that wait in a unit's queue (64 words of 8 bytes) and before it."""
-AHEAD = 4
-"""Commands that are fetched before their queue has room."""
+__all__ = ["SINCE", "UNITS", "CycleModel", "Cycles", "Fixed", "Span"]
 
-
-@dataclass(frozen=True)
-class Fixed:
-    """Fixed times in cycles that the formulas of docs/accelerator.md do not give."""
-
-    request: float = 7.0
-    """From a load's start to its request at the memory, and from the memory to the loader."""
-    setup: float = 2.0
-    """Of the loader, before a command's first beat."""
-    loaded: float = 3.0
-    """From a load's last beat to its end."""
-    written: float = 11.0
-    """From a command's last result to the memory's response, beside the memory's own time."""
-    residual: float = 24.0
-    """From a command's start to its residual's first word, beside the memory's latency."""
-    table: float = 263.0
-    """New factors of the residual: the pipeline is empty, then the table is made."""
-    dispatch: float = 2.0
-    """From the last wait's end to a command's start."""
-    fetch: float = 10.0
-    """From the start of the run to the first command, beside the memory's latency."""
-    turn: float = 0.15
-    """Share of a read batch's rest that last results wait, beside their share of the memory."""
-    slack: float = 1024.0
-    """Bytes of results that wait between a unit and the memory before the unit stalls."""
-
-
-@dataclass
-class Job:
-    """A command under way."""
-
-    command: Command
-    start: float
-    free: float
-    """When its unit takes the next one, if nothing stalls."""
-    ends: float
-    """When its last result is there, if nothing stalls."""
-    tail: float = 0.0
-    """Cycles from the last byte, and the last result, to the command's end."""
-    flows: list[Flow] = field(default_factory=list)
-    placing: float = 0.0
-    """Share of its cycles in which it writes into the other engine's buffer."""
-    over: float | None = None
-    """When the tail is over, once it has begun."""
-
-    @property
-    def left(self) -> float:
-        """Bytes that are still to be moved."""
-        return sum(flow.left for flow in self.flows)
+SINCE = 17
+"""Cycles that the simulator's memory has run when its first run starts (refresh counts from
+there); a board's is not known."""
+STORES = (Unit.DRAIN, Unit.DEPTHWISE)
+"""Units whose results leave, by the number of their way out."""
+PIPELINE = 17
+"""Cycles from a result in the loop of drain or depthwise to its place in the queue of results."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +58,7 @@ class Cycles:
 
     total: int
     spans: tuple[Span, ...]
+    """Each unit's in the order of its commands."""
 
     def layers(self) -> dict[str, tuple[float, float]]:
         """Layer to its first start and last end."""
@@ -123,292 +78,220 @@ class CycleModel:
         self.port = self.works.port
         self.dram = dram
         self.fixed = fixed or Fixed()
-        self.supply = Supply(dram, self.port)
-        mine = min(RESIDUAL // (16 * self.port), OUTSTANDING)
-        self.abreast = mine / (OUTSTANDING - mine) if mine < OUTSTANDING else FOREVER
-        """Residual bytes for each byte of a load: their bursts are answered in order."""
 
-    def run(self, commands: Sequence[Command]) -> Cycles:
-        """The list from start to done."""
-        return _Run(self, commands).total()
+    @property
+    def rate(self) -> float:
+        """Bytes a cycle that the memory gives in one direction, at most a port's two beats."""
+        part = 1.0
+        if self.dram.refresh_interval:
+            part -= self.dram.refresh_cycles / self.dram.refresh_interval
+        return min(float(self.dram.bytes_per_cycle) * part, 2.0 * self.port)
+
+    def run(self, commands: Sequence[Command], since: int = SINCE) -> Cycles:
+        """The list from start to done; ``since``: cycles that the memory has run before.
+
+        Raises VerifyError if nothing can go on.
+        """
+        return _Run(self, commands, since).total()
 
 
 class _Run:
     """One run of a list."""
 
-    def __init__(self, model: CycleModel, commands: Sequence[Command]) -> None:
-        self.model, self.commands, self.fixed = model, commands, model.fixed
-        self.works = [None if c.unit is Unit.END else model.works.of(c) for c in commands]
-        self.finished = dict.fromkeys(UNITS, 0)
-        self.waiting: dict[Unit, list[int]] = {u: [] for u in UNITS}
-        self.active: dict[Unit, list[Job]] = {u: [] for u in UNITS}
-        self.issued = dict.fromkeys(UNITS, 0)
-        self.needs: dict[int, list[tuple[Unit, int]]] = {}
-        self.factors: dict[Unit, tuple[int, int, int] | None] = dict.fromkeys(UNITS)
+    def __init__(self, model: CycleModel, commands: Sequence[Command], since: int) -> None:
+        self.commands, self.fixed, self.works = commands, model.fixed, model.works
+        port = model.port
+        self.heap: list[tuple[int, int, Callable[[int], None]]] = []
+        self.number = 0
+        self.now = 0
+        self.fetcher = Fetcher(port, len(commands), self._kick, self._came)
+        self.dispatcher = Dispatcher(
+            commands, model.fixed, port, self.fetcher.wish, self._start_later
+        )
+        self.loader = Loader(port, self._kick, self._idle, self._loaded, self._stalled)
+        self.residuals = [Residual(port, self._kick, self._changed(k), self.later) for k in (0, 1)]
+        self.reads = ReadPort([self.fetcher, *self.residuals, self.loader], self.later)
+        self.writes = WritePort(self.later, self._stored, self._sent)
+        memory = Memory(model.dram, port, self.reads.moved, self.writes.written, since)
+        self.memory = self.reads.memory = self.writes.memory = memory
+        self.sources = [
+            Source(k, self.writes.close, self.residuals[k], self, model.fixed.written)
+            for k in (0, 1)
+        ]
+        self.shapes = [Shape.of(e, port) for e in (self.works.dense, self.works.depthwise)]
+        self.flying: dict[Unit, deque[tuple[int, int]]] = {u: deque() for u in UNITS}
+        """(command, start) of what is not over."""
+        self.factors: list[tuple[int, int, int] | None] = [None, None]
+        self.last = [0, 0]
+        """Of each way out: cycle in which the last result was made."""
+        self.looped: list[deque[int]] = [deque(), deque()]
+        """Cycles from which the next command could start, as to its own unit's loop."""
+        self.drained: list[deque[int]] = [deque([0]), deque([0])]
+        """The same as to the command before's results."""
+        self.windows: list[deque[tuple[float, float, float]]] = [deque(), deque()]
+        """(from, to, share of the cycles) in which results on chip are placed."""
         self.spans: list[Span] = []
-        self.now = float(self.fixed.fetch + model.dram.latency)
-        self.fetched = self.issued_all = 0
-        self.fetching = Flow(COMMAND_BYTES, float(model.port), False, self.now, True)
-        self.ready = dict.fromkeys(UNITS, self.now)
-        """When a unit's next command may start at the earliest: its waits' end and a bit."""
-        self._woken: set[int] = set()
-        self.streak = 0.0
-        """Bytes that the memory has read since it last turned to writes."""
-        self.bound = False
-        """Whether more is asked of the memory than it gives, so that requests wait."""
+        self.over: int | None = None
+
+    def later(self, cycle: int, what: Callable[[int], None]) -> None:
+        """Calls ``what`` at a cycle."""
+        self.number += 1
+        heapq.heappush(self.heap, (cycle, self.number, what))
 
     def total(self) -> Cycles:
-        """Run to the end."""
-        end_at: float | None = None
-        while end_at is None:
-            moved = self._fetch()
-            for each in UNITS:
-                moved |= self._start(each)
-            if self._ended():
-                end_at = self.now + self.fixed.dispatch
-                break
-            moment = self._step()
-            if moment == FOREVER:
-                if moved:
-                    continue
-                raise VerifyError(f"nothing can go on after {len(self.spans)} commands")
-            self._advance(moment)
-        return Cycles(round(end_at), tuple(self.spans))
+        """Runs to the end."""
+        for k in range(AHEAD):
+            self.fetcher.wish(self.fixed.fetch + 2 * k)
+        heap, memory = self.heap, self.memory
+        if self.dispatcher.empty:
+            self.over = self.fixed.fetch
+        while self.over is None:
+            if memory.advance(heap[0][0] if heap else memory.now + (1 << 20)):
+                self.now = memory.now
+            elif heap:
+                self.now, _, what = heapq.heappop(heap)
+                what(self.now)
+            else:
+                raise VerifyError(self._stuck())
+        return Cycles(self.over + self.fixed.end, tuple(self.spans))
 
-    def _ended(self) -> bool:
-        place = self.issued_all
-        return (
-            (place >= len(self.commands) or self.commands[place].unit is Unit.END)
-            and not any(self.waiting.values())
-            and not any(self.active.values())
+    def _stuck(self) -> str:
+        waits = ", ".join(
+            f"{unit.name} has {len(self.flying[unit])} under way and {len(queue)} waiting"
+            for unit, queue in self.dispatcher.queues.items()
         )
+        return f"nothing can go on in cycle {self.now} after {len(self.spans)} commands: {waits}"
 
-    def _fetch(self) -> bool:
-        """Commands that have come go into their queues; a full queue stalls the fetcher."""
-        if self.fetching.left <= SPECK and self.fetched < len(self.commands):
-            self.fetched += 1
-            self.fetching.left = FOREVER  # asked for when there is room
-        while self.issued_all < self.fetched:
-            command = self.commands[self.issued_all]
-            if command.unit is Unit.END or len(self.waiting[command.unit]) >= ROOM[command.unit]:
-                break
-            unit: Unit = command.unit
-            self.needs[self.issued_all] = [
-                (u, max(0, full_count(command.values.get(w, 0), self.issued[u])))
-                for u, w in zip(UNITS, _WAITS)
-            ]
-            self.waiting[unit].append(self.issued_all)
-            self.issued[unit] += 1
-            self.issued_all += 1
-        if self.fetching.left == FOREVER and self.fetched - self.issued_all < AHEAD:
-            self.fetching.left = float(COMMAND_BYTES)
-            wait = max(self.model.dram.latency, self._queued()) + OVERHEAD
-            self.fetching.rate = min(self.model.port, AHEAD * COMMAND_BYTES / wait)
-        return False
+    def _kick(self, cycle: int) -> None:
+        self.reads.kick(max(cycle, self.now))
 
-    def _start(self, unit: Unit) -> bool:
-        """Begin what can begin. Loads: two at a time (the second asks while the first's data
-        arrive); others when the last one's work is over and its results do not pile up."""
-        waiting, active = self.waiting[unit], self.active[unit]
-        if not waiting or not self._may(unit) or self.ready[unit] > self.now + SPECK:
-            return False
-        index = waiting[0]
-        if any(self.finished[u] < count for u, count in self.needs[index]):
-            return False
-        waiting.pop(0)
-        work = self.works[index]
-        assert work is not None
-        active.append(self._job(self.commands[index], work))
-        return True
+    def _came(self, cycle: int) -> None:
+        self.dispatcher.came(cycle)
 
-    def _may(self, unit: Unit) -> bool:
-        active = self.active[unit]
-        if unit is Unit.LOAD:
-            return len(active) < 2
-        if not active:
-            return True
-        last = active[-1]
-        if last.free > self.now + SPECK:
-            return False
-        if any(f.left > SPECK for f in last.flows if not f.write):
-            return False
-        return sum(job.left for job in active) <= self.fixed.slack + SPECK
+    def _start_later(self, unit: Unit, cycle: int) -> None:
+        self.later(cycle, lambda now: self._start(unit, now))
 
-    def _job(self, command: Command, work: Work) -> Job:
-        f, now, dram = self.fixed, self.now, self.model.dram
-        unit: Unit = command.unit
-        if unit is Unit.LOAD:
-            begins = now + f.request + work.lead + dram.latency
-            before = self.active[unit]
-            flow = Flow(work.reads, work.read_rate, False, begins, behind=work.behind)
-            if before:
-                flow.begins = FOREVER  # until the one before is over
-            return Job(command, now, now, begins, f.loaded, [flow])
-        job = Job(command, now, now + work.busy, now + work.last, placing=work.placing)
-        first = now + work.lead
-        if work.factors is not None:
-            begins = late = now + f.residual + max(dram.latency, self._queued())
-            if work.factors != self.factors[unit]:
-                late = max(late, first + f.table)
-                self.factors[unit] = work.factors
-            delay = max(0.0, late - first)
-            first, job.free, job.ends = first + delay, job.free + delay, job.ends + delay
-            job.flows.append(Flow(work.reads, work.read_rate, False, begins, True))
-        if work.writes:
-            job.flows.append(
-                Flow(work.writes, work.write_rate, True, first, burst=work.write_burst)
-            )
-            job.tail = f.written + dram.write_latency
-        return job
-
-    def _queued(self) -> float:
-        """Cycles until the loader has taken the bursts that it has asked for: answers come in
-        order, so whoever asks now waits for them."""
-        most, cycles = 8.0 * 16 * self.model.port, 0.0
-        for job in self.active[Unit.LOAD]:
-            for flow in job.flows:
-                size = min(flow.left, most)
-                cycles += size / min(self._most(flow), self.model.supply.rate)
-                most -= size
-        return cycles
-
-    def _moving(self) -> list[Flow]:
-        """What moves now; results of a unit one command after the other."""
-        found = []
-        if SPECK < self.fetching.left < FOREVER:
-            found.append(self.fetching)
-        for jobs in self.active.values():
-            ahead = False
-            for job in jobs:
-                for flow in job.flows:
-                    if flow.left <= SPECK or (flow.write and ahead):
-                        continue
-                    ahead |= flow.write
-                    if flow.begins <= self.now + SPECK:
-                        found.append(flow)
-        return found
-
-    def _most(self, flow: Flow) -> float:
-        """Bytes a cycle that a flow can take now."""
-        if flow.behind is None:
-            return flow.rate
-        busy = sum(job.placing for job in self.active[flow.behind] if job.ends > self.now + SPECK)
-        return flow.rate * max(LEAST_SHARE, 1 - busy)
-
-    def _rates(self, flows: list[Flow]) -> None:
-        """Fair shares under the unit's, the port's and the memory's limits."""
-        # answers come in order and the loader holds them back while it writes: reads share the
-        # port's time, residuals and commands first
-        port = float(self.model.port)
-        sides = [[x for x in flows if x.write is part] for part in (False, True)]
-        keen = [flow for flow in sides[0] if flow.first]
-        others = [flow for flow in sides[0] if not flow.first]
-        for flow in flows:
-            flow.now = self._most(flow)
-        for flow in keen:
-            if others and flow is not self.fetching:
-                flow.now = min(flow.now, self.model.abreast * min(f.now for f in others))
-        share(keen, port)
-        left = max(0.0, 1 - sum(flow.now for flow in keen) / port)
-        for flow in others:
-            flow.now *= left
-        burst = sum(flow.burst * flow.now for flow in sides[1])
-        if sides[1]:
-            burst /= sum(flow.now for flow in sides[1])
-            share(sides[1], min(port, OUTSTANDING * burst / self.model.supply.again(burst)))
-        # the memory turns between reads and writes, so many bytes of one and then of the other
-        reads, writes = (sum(flow.now for flow in side) for side in sides)
-        most, part = self.model.supply.rate, 0.5
-        if reads and writes:
-            most, part = self.model.supply.alternating(burst)
-        self.bound = reads + writes > most
-        if not self.bound:
+    def _start(self, unit: Unit, cycle: int) -> None:
+        index = self.dispatcher.take(unit, cycle)
+        if index is None:
             return
-        writes = min(writes, max(most * part, most - reads))
-        share(sides[1], writes)
-        share(keen, most - writes)
-        share(others, max(0.0, most - writes - sum(flow.now for flow in keen)))
+        self.flying[unit].append((index, cycle))
+        command = self.commands[index]
+        if unit is Unit.DENSE:
+            work = self.works.of(command)
+            self._end_later(unit, cycle + int(work.last))
+            self.dispatcher.release(unit, cycle + int(work.busy), cycle)
+        elif unit is Unit.LOAD:
+            self._load(command.values, cycle)
+        else:
+            self._store(STORES.index(unit), command.values, cycle)
 
-    def _step(self) -> float:
-        """The next moment at which something changes."""
-        now, flows = self.now, self._moving()
-        self._rates(flows)
-        moment = min((now + f.left / f.now for f in flows if f.now > 0), default=FOREVER)
-        for unit, jobs in self.active.items():
-            for place, job in enumerate(jobs):
-                times = [job.free, job.ends, *(flow.begins for flow in job.flows)]
-                moment = min(moment, *(t if t > now + SPECK else FOREVER for t in times))
-                if place == 0 and job.left <= SPECK and job.ends <= now + SPECK:
-                    if job.over is None:
-                        job.over = now + job.tail + self._turn(job)
-                    moment = min(moment, max(now, job.over))
-            if unit is not Unit.LOAD and jobs and self.waiting[unit]:
-                moment = min(moment, self._emptied(jobs))
-            if self.waiting[unit] and self.ready[unit] > now + SPECK:
-                moment = min(moment, self.ready[unit])
-        return moment
+    def _end_later(self, unit: Unit, cycle: int) -> None:
+        self.later(cycle, lambda now: self._finish(unit, now))
 
-    def _emptied(self, jobs: Sequence[Job]) -> float:
-        """When few enough results wait, at the present rates."""
-        over = sum(job.left for job in jobs) - self.fixed.slack
-        rate = sum(flow.now for job in jobs for flow in job.flows if flow.begins <= self.now)
-        if over <= SPECK or rate <= 0:
-            return FOREVER
-        return self.now + over / rate
+    def _finish(self, unit: Unit, cycle: int) -> None:
+        index, start = self.flying[unit].popleft()
+        self.spans.append(Span(unit, self.commands[index].layer, start, cycle))
+        self.dispatcher.finish(unit, cycle)
+        if self.dispatcher.empty and not any(self.flying.values()):
+            self.over = cycle
 
-    def _turn(self, job: Job) -> float:
-        """Cycles until the memory turns to a command's last results: where requests wait, it reads
-        on until it has read a batch, or has nothing to read."""
-        if not self.bound or not any(flow.write for flow in job.flows):
-            return 0.0
-        reads = [flow for flow in self._moving() if not flow.write]
-        rate = sum(flow.now for flow in reads)
-        if rate <= 0:
-            return 0.0
-        dram = self.model.dram
-        left = min(dram.batch - self.streak, sum(flow.left for flow in reads))
-        return (left / rate + dram.turnaround) * self.fixed.turn
+    # loads
 
-    def _advance(self, then: float) -> None:
-        moved = [0.0, 0.0]
-        for flow in self._moving():
-            size = min(flow.left, flow.now * (then - self.now))
-            flow.left -= size
-            moved[flow.write] += size
-        batch = self.model.dram.batch
-        self.streak += moved[0]
-        if moved[1]:
-            self.streak = self.streak % batch if moved[0] else 0.0
-        self.streak = min(self.streak, float(batch))
-        self.now = then
-        ended = False
-        for unit, jobs in self.active.items():
-            while jobs and self._over(jobs[0]):
-                job = jobs.pop(0)
-                self.finished[unit] += 1
-                ended = True
-                self.spans.append(Span(unit, job.command.layer, job.start, then))
-                if unit is Unit.LOAD and jobs:
-                    flow = jobs[0].flows[0]
-                    flow.begins = max(jobs[0].ends, then - self.fixed.loaded + self.fixed.setup)
-        if ended:
-            self._wake()
+    def _load(self, v: Mapping[str, int], cycle: int) -> None:
+        """The times to the first run are those of ``hw/requests.py``."""
+        works, dest = self.works, Dest(v["dest"])
+        setup, window = 2, -1
+        if dest in (Dest.DENSE_ACT, Dest.DEPTHWISE_ACT):
+            lead = 1 + max(1, v["rows"].bit_length())
+            words = v["rows"] * v["width"]
+            runs = [(v["address"] + b * v["block_step"], words) for b in range(v["blocks"])]
+            setup += max(0, v.get("repeat_y", 0) - 1)
+            window = int(dest is Dest.DENSE_ACT)
+        elif dest in (Dest.DENSE_WEIGHT, Dest.DEPTHWISE_WEIGHT):
+            engine = works.dense if dest is Dest.DENSE_WEIGHT else works.depthwise
+            lead = 2
+            runs = [(v["address"], -(-v["count"] * engine.pi * engine.po * v["bits"] // 64))]
+        else:
+            lead, runs = 1, [(v["address"], v["count"])]
+        self.loader.begin(Load(cycle, setup, window), lead, runs, works.placing(v) - setup + 2)
 
-    def _wake(self) -> None:
-        """Commands whose last wait has just ended start a little later."""
-        for unit in UNITS:
-            if self.waiting[unit] and (unit is not Unit.LOAD or len(self.active[unit]) < 2):
-                index = self.waiting[unit][0]
-                needs = self.needs[index]
-                if all(self.finished[u] >= count for u, count in needs):
-                    late = self.now + self.fixed.dispatch
-                    if self.ready[unit] < self.now and index not in self._woken:
-                        self.ready[unit] = late
-                        self._woken.add(index)
+    def _idle(self) -> None:
+        known = self.loader.next_start
+        if known is not None:
+            self.dispatcher.release(Unit.LOAD, known, self.now)
 
-    def _over(self, job: Job) -> bool:
-        if job.left > SPECK or job.ends > self.now + SPECK:
-            return False
-        if job.over is None:
-            job.over = self.now + job.tail + self._turn(job)
-        return job.over <= self.now + SPECK
+    def _loaded(self, cycle: int) -> None:
+        self._end_later(Unit.LOAD, cycle)
+
+    def _stalled(self, source: int, begins: float, ends: float) -> float:
+        """The end of what the loader places from ``begins`` on, results on chip going first."""
+        windows = self.windows[source]
+        while windows and windows[0][1] < begins:
+            windows.popleft()
+        for first, last, share in windows:
+            if first >= ends:
+                break
+            low = max(first, begins)
+            left, room = ends - low, (last - low) * (1 - share)
+            ends = ends + (last - low) - room if left > room else low + left / (1 - share)
+        return ends
+
+    # results
+
+    def _store(self, source: int, v: Mapping[str, int], cycle: int) -> None:
+        shape, residual = self.shapes[source], bool(v.get("residual"))
+        least, lead, begun = 0, 21, cycle
+        if source:
+            least = shape.least(residual)
+            lead = 30 + depthwise_latency(self.works.depthwise.multiplier)
+        if residual:
+            begun = max(cycle + 1, self.last[source] + PIPELINE) + self.fixed.held - 1
+            factors = v["res_m"], v["res_e"], v.get("res_signed", 0)
+            if factors != self.factors[source]:
+                self.factors[source] = factors
+                begun += self.fixed.table
+            self.residuals[source].want(residual_runs(v, shape), cycle + 3 + v["rows"].bit_length())
+        halved = bool(source) and self.works.dense.pi < BLOCK
+        made = parts(v, shape, least, halved)
+        self.sources[source].begin(Making(cycle, made, begun, lead, shape.makes, v))
+
+    def made(self, source: int, making: Making, last: int) -> None:
+        """All results of a command are made, the last one in cycle ``last``."""
+        self.last[source] = last
+        if source:  # docs/accelerator.md, "Cycles"
+            entries = self.shapes[1].least(False)
+            slow = depthwise_latency(self.works.depthwise.multiplier)
+            free = max(
+                last - entries + max(entries, 2), making.start + making.values["taps"] + 25 + slow
+            )
+        else:
+            free = max(last + 1, making.start + 16)
+        self.looped[source].append(free)
+        self._next(source)
+
+    def left(self, source: int, making: Making, first: int, last: int, pixels: int) -> None:
+        """All results of a command have left their queue, from cycle ``first`` to ``last``."""
+        if making.placed:
+            slow = 2 if source and self.works.dense.pi < BLOCK else 1
+            share = min(1.0, pixels * slow / max(1, last - first))
+            self.windows[source].append((first + 1.0, last + 1.0, share))
+        self.drained[source].append(last + 2)
+        self._next(source)
+
+    def _next(self, source: int) -> None:
+        """A unit takes its next command when its last one's results are made and those of the one
+        before that have left their queue."""
+        made, drained = self.looped[source], self.drained[source]
+        if made and drained:
+            cycle = max(made.popleft(), drained.popleft())
+            self.dispatcher.release(STORES[source], cycle, self.now)
+
+    def _changed(self, source: int) -> Callable[[int], None]:
+        return lambda cycle: self.sources[source].go()
+
+    def _sent(self, source: int, beats: int, cycle: int, first: int) -> None:
+        self.sources[source].burst_sent(beats, cycle, first)
+
+    def _stored(self, source: int, cycle: int) -> None:
+        self._end_later(STORES[source], cycle)

@@ -11,16 +11,6 @@ from codesign.targets.fpga.isa import BLOCK, Command, Dest, Unit
 from codesign.targets.fpga.machine import LATENCY, depthwise_engine, depthwise_latency
 from codesign.targets.fpga.sim.dram import Dram
 
-OUTSTANDING = 8
-"""Bursts of each direction under way."""
-LONGEST = 16
-"""Beats of the longest burst."""
-READ = 4
-"""Cycles beside the memory's latency after which a load's burst is followed by the next one that
-had to wait for it."""
-OVERHEAD = 10
-"""Cycles beside the memory's latency in which a read burst takes one of the port's places."""
-
 
 @dataclass(frozen=True)
 class Work:
@@ -28,27 +18,12 @@ class Work:
 
     busy: float
     """Cycles from its start until the unit takes the next one, when nothing stalls."""
-    lead: float
-    """Cycles from its start to its first result (a load: to its request)."""
     last: float
-    """Cycles from its start to its last result, when nothing stalls."""
+    """Cycles from its start to its last result (a load: in which it writes into its buffer), when
+    nothing stalls."""
     reads: float = 0.0
     """Bytes that the memory moves for it, whole granules."""
-    read_rate: float = 0.0
-    """At most so many bytes a cycle."""
     writes: float = 0.0
-    write_rate: float = 0.0
-    burst: float = 0.0
-    """Bytes of a read's usual burst."""
-    write_burst: float = 0.0
-    """Bytes that the memory moves for a burst of results, on average."""
-    factors: tuple[int, int, int] | None = None
-    """Of the residual: a change of them costs a new table."""
-    placing: float = 0.0
-    """Share of its cycles in which it writes into the other engine's activation buffer; the loader
-    waits then."""
-    behind: Unit | None = None
-    """Of a load of activations: the unit whose results into the same buffer go first."""
 
 
 class Workloads:
@@ -110,22 +85,7 @@ class Workloads:
         return self.runs(1, v["count"] * 8, v["address"], 0)
 
     def _load(self, v: Mapping[str, int]) -> Work:
-        size, cycles = self.load_bytes(v), float(max(1, self.placing(v)))
-        act = Dest(v["dest"]) in (Dest.DENSE_ACT, Dest.DEPTHWISE_ACT)
-        weights = Dest(v["dest"]) in (Dest.DENSE_WEIGHT, Dest.DEPTHWISE_WEIGHT)
-        lead = v["rows"].bit_length() if act else int(weights)
-        behind: Unit | None = None
-        if act:
-            behind = Unit.DEPTHWISE if Dest(v["dest"]) is Dest.DENSE_ACT else Unit.DRAIN
-        rate, burst = min(size / cycles, float(self.port)), float(LONGEST * self.port)
-        if act:  # short runs: as many as may be under way in the memory's latency
-            run = v["rows"] * v["width"] * BLOCK
-            bursts = v["blocks"] * -(-run // (LONGEST * self.port))
-            burst = size / bursts
-            if bursts > OUTSTANDING:
-                late = bursts / OUTSTANDING * (self.dram.latency + READ)
-                rate = min(rate, size / late)
-        return Work(0, lead, cycles, size, rate, burst=burst, behind=behind)
+        return Work(0, float(max(1, self.placing(v))), self.load_bytes(v))
 
     def _dense(self, v: Mapping[str, int]) -> Work:
         e = self.dense
@@ -135,7 +95,7 @@ class Workloads:
         beats = (steps - 1) * max(taps, 1 + double) + taps
         levels = (e.pi - 1).bit_length()
         end = beats + 13 + LATENCY[e.multiplier] + levels + double
-        return Work(beats + 5, 0, end)
+        return Work(beats + 5, end)
 
     def _drain(self, v: Mapping[str, int]) -> Work:
         e = self.dense
@@ -169,30 +129,18 @@ class Workloads:
         """Of a command that requantises and stores. ``together``: pixels of a block that come one
         after the other, where it is not the whole block."""
         if v.get("to_chip"):
-            share = min(1.0, v["blocks"] * v["rows"] * v["width"] / max(beats, 1))
-            return Work(busy, lead, beats + lead, placing=share)
+            return Work(busy, beats + lead)
         scale = 2 if v.get("wide") else 1
         size = v["rows"] * v["width"] * BLOCK
         by_blocks = not together or (v["rows"] == 1 and v["width"] <= together)
-        run, longest = size * scale, LONGEST * self.port
         if size == v["block_step"] and by_blocks:  # one block's run goes on in the next one's
-            out = self.runs(1, run * v["blocks"], v["address"], 0)
-            bursts = -(-run * v["blocks"] // longest)
+            out = self.runs(1, size * scale * v["blocks"], v["address"], 0)
         else:
             out = self.results(v, v["address"], v["block_step"], scale, together)
-            bursts = -(-run // longest) * v["blocks"]
-            if together and together < v["width"]:
-                bursts = -(-v["width"] // together) * v["rows"] * v["blocks"]
-        wide = min(out / bursts, float(longest))
-        if not v.get("residual"):
-            return Work(busy, lead, beats + lead, 0, 0, out, out / beats, write_burst=wide)
-        came = self.results(v, v["res_address"], v["block_step"], 1, together)
-        burst = min(size, together * BLOCK) if together else min(size, 16 * self.port)
-        factors = v["res_m"], v["res_e"], v.get("res_signed", 0)
-        rate = min(self.port, OUTSTANDING * burst / (self.dram.latency + OVERHEAD))
-        return Work(
-            busy, lead, beats + lead, came, rate, out, out / beats, burst, wide, factors
-        )
+        came = 0.0
+        if v.get("residual"):
+            came = self.results(v, v["res_address"], v["block_step"], 1, together)
+        return Work(busy, beats + lead, came, out)
 
     def results(
         self, v: Mapping[str, int], address: int, step: int, scale: int, together: int

@@ -321,9 +321,9 @@ struct Bench {
     if (status & 0x1c) write(0x04, 2);
     write(0x08, 0x1e);
     printf("{\"kind\":\"run\",\"over\":%s,\"status\":%u,\"waiting\":%u,\"cycles\":%" PRIu64
-           ",\"counters\":[%u,%u,%u,%u],\"seconds\":%.3f",
-           over ? "true" : "false", status, waiting, cycles, low & 65535, low >> 16, high & 65535,
-           high >> 16, seconds);
+           ",\"since\":%" PRIu64 ",\"counters\":[%u,%u,%u,%u],\"seconds\":%.3f",
+           over ? "true" : "false", status, waiting, cycles, zero, low & 65535, low >> 16,
+           high & 65535, high >> 16, seconds);
     printf(",\"read_bytes\":[%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64
            "],\"write_bytes\":%" PRIu64 ",\"read_beats\":%" PRIu64 ",\"write_beats\":%" PRIu64,
            read_bytes[0], read_bytes[1], read_bytes[2], read_bytes[3], write_bytes, read_busy,

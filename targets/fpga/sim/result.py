@@ -121,6 +121,8 @@ class SimResult:
     """Run time of the simulator."""
     layers: tuple[Layer, ...]
     differences: tuple[Difference, ...] = field(default=())
+    since: int = 0
+    """Cycles that the memory had run when the run started: refresh counts from there."""
 
     @property
     def total_bytes(self) -> int:

@@ -60,6 +60,7 @@ class Raw:
     starts: tuple[tuple[int, ...], ...]
     ends: tuple[tuple[int, ...], ...]
     differences: tuple[Difference, ...]
+    since: int
 
 
 class Session(ABC):
@@ -120,6 +121,7 @@ class Session(ABC):
             raw.seconds,
             layers_of(commands, starts, ends, self.accelerator.port_bits, self._weights),
             raw.differences,
+            raw.since,
         )
 
     def __enter__(self) -> Session:
@@ -270,6 +272,7 @@ class VerilatorSession(Session):
             said["over"], said["status"], said["waiting"], said["cycles"], said["seconds"],
             tuple(said["read_bytes"]), said["write_bytes"], said["read_beats"],
             said["write_beats"], stalls, starts, ends, differences,
+            said["since"],
         )  # fmt: skip
 
     def close(self) -> None:

@@ -199,6 +199,7 @@ class _Run:
             "read_beats": self.beats[0], "write_beats": self.beats[1],
             "stalls": tuple(map(tuple, self.stalls)), "starts": tuple(map(tuple, self.starts)),
             "ends": tuple(map(tuple, self.ends)), "differences": tuple(self.differences),
+            "since": self.zero,
         }  # fmt: skip
 
 

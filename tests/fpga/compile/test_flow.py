@@ -73,9 +73,9 @@ def test_cycles_lie_between_work_and_everything_in_turn(folder: Path) -> None:
             continue
         alone = model.works.of(command)
         work[command.unit] += alone.busy
-        turn += alone.last + (alone.reads + alone.writes) / model.supply.rate
+        turn += alone.last + (alone.reads + alone.writes) / model.rate
     read = sum(model.works.of(c).reads for c in commands if c.unit is Unit.LOAD)
-    loads = read / model.supply.rate
+    loads = read / model.rate
     fixed = 150.0 * len(commands)
     assert max(*work.values(), loads) <= run.total <= turn + loads + fixed
     assert len(run.spans) == len(commands) - 1

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The port between the units and the memory: who may ask when, answers in order, responses.
+
+Reads: one of the clients' waiting bursts a cycle, most urgent first, while fewer than 8 are under
+way; a place is free when a burst's last beat has been taken. Writes: closed bursts of both sources
+by turns, while fewer than 8 wait for their responses; beats one a cycle.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from codesign.targets.fpga.model.memory import NEVER, Memory
+
+OUTSTANDING = 8
+"""Bursts of each direction under way."""
+SENDS = 4
+"""Write bursts whose addresses are out before their beats."""
+Later = Callable[[int, Callable[[int], None]], None]
+"""Calls at a cycle."""
+
+
+class Client(Protocol):
+    """Who reads."""
+
+    asks: int
+    """Cycle from which a burst is asked for; ``NEVER``: none."""
+
+    def issue(self, cycle: int) -> tuple[int, int]:
+        """The burst that is asked for, (address, beats), is sent in this cycle."""
+
+    def take(self, beats: int, first: int, last: int, free: float) -> float:
+        """Beats come from ``first`` to ``last`` at the memory, the port is free from the cycle
+        after ``free`` on; returns the cycle in which the last of them is taken."""
+
+    def over(self, cycle: int) -> None:
+        """A burst's last beat is taken."""
+
+
+class ReadPort:
+    """Bursts of all clients."""
+
+    def __init__(self, clients: list[Client], later: Later) -> None:
+        self.clients, self.later = clients, later
+        self.memory: Memory
+        self.used = 0
+        self.last = -1.0
+        """Cycle in which the last beat was taken."""
+        self.looked = NEVER
+        self.sent = -1
+
+    def kick(self, cycle: int) -> None:
+        """Something is asked for from ``cycle`` on."""
+        cycle = max(cycle, self.sent + 1)
+        if self.used < OUTSTANDING and cycle < self.looked:
+            self.looked = cycle
+            self.later(cycle, self._look)
+
+    def _look(self, cycle: int) -> None:
+        if cycle != self.looked:
+            return
+        self.looked = NEVER
+        if self.used >= OUTSTANDING:
+            return
+        soonest = NEVER
+        for client in self.clients:
+            if client.asks <= cycle:
+                self.used += 1
+                self.sent = cycle
+                address, beats = client.issue(cycle)
+                self.memory.read(cycle + 1, address, beats, client)
+                soonest = min(other.asks for other in self.clients)
+                break
+            soonest = min(soonest, client.asks)
+        if soonest < NEVER:
+            self.kick(max(soonest, cycle + 1))
+
+    def moved(self, client: Any, beats: int, first: int, last: int, over: bool) -> None:
+        """The memory has given beats of the oldest burst."""
+        self.last = client.take(beats, first, last, self.last)
+        if over:
+            cycle = int(-(-self.last // 1))
+            client.over(cycle)
+            self.later(cycle + 1, self._free)
+
+    def _free(self, cycle: int) -> None:
+        self.used -= 1
+        self.kick(cycle)
+
+
+class WritePort:
+    """Bursts of both sources; ``finished(source, cycle)`` when a command's are all written."""
+
+    def __init__(self, later: Later, finished: Callable[[int, int], None],
+                 sent: Callable[[int, int, int, int], None]) -> None:  # fmt: skip
+        """``sent(source, beats, cycle, first)``: a burst goes, its beats from ``first`` on."""
+        self.later, self.finished, self.sent = later, finished, sent
+        self.memory: Memory
+        self.queues: tuple[deque[tuple[int, int, int, bool]], ...] = (deque(), deque())
+        """Of each source: (cycle from which it may go, address, beats, the command's last)."""
+        self.turn = 0
+        self.beats_end = -1
+        """Cycle of the last beat on the port."""
+        self.sending: deque[int] = deque()
+        """Cycles from which a place for a burst's address is free again."""
+        self.waits: deque[tuple[int, int, bool, bool]] = deque()
+        """(cycle from which it may end, source, last, without beats)."""
+        self.responses: deque[int] = deque()
+        self.popped = -1
+        self.looked = NEVER
+        self.next = -1
+
+    def close(self, source: int, cycle: int, address: int, beats: int, last: bool) -> None:
+        """A burst is complete from ``cycle`` on; without beats it only tells a command's end."""
+        self.queues[source].append((cycle, address, beats, last))
+        self.kick(cycle)
+
+    def kick(self, cycle: int) -> None:
+        """A burst may go from ``cycle`` on."""
+        cycle = max(cycle, self.next)
+        if len(self.waits) < OUTSTANDING and cycle < self.looked:
+            self.looked = cycle
+            self.later(cycle, self._look)
+
+    def _look(self, cycle: int) -> None:
+        if cycle != self.looked:
+            return
+        self.looked = NEVER
+        if len(self.waits) >= OUTSTANDING:
+            return
+        while self.sending and self.sending[0] <= cycle:
+            self.sending.popleft()
+        if len(self.sending) >= SENDS:
+            self.kick(self.sending[0])
+            return
+        there = [bool(q) and q[0][0] <= cycle for q in self.queues]
+        if not any(there):
+            times = [q[0][0] for q in self.queues if q]
+            if times:
+                self.kick(min(times))
+            return
+        source = int(not there[0]) if self.turn else int(there[1])
+        _, address, beats, last = self.queues[source].popleft()
+        self.turn = source
+        self.next = cycle + 1
+        self.waits.append((cycle + 2, source, last, not beats))
+        begins = cycle
+        if beats:
+            begins = max(cycle + 3, self.beats_end + 1)
+            self.beats_end = begins + beats - 1
+            self.sending.append(self.beats_end)
+            self.memory.write(begins, address, beats)
+        else:
+            self.later(cycle + 2, self._respond)
+        self.kick(cycle + 1)
+        self.sent(source, beats, cycle, begins)
+
+    def written(self, cycle: int) -> None:
+        """The memory responds in ``cycle``."""
+        self.responses.append(cycle)
+        self.later(cycle, self._respond)
+
+    def _respond(self, cycle: int) -> None:
+        while self.waits:
+            since, source, last, alone = self.waits[0]
+            when = max(since, self.popped + 1)
+            if not alone:
+                if not self.responses:
+                    return
+                when = max(when, self.responses[0])
+            if when > cycle:
+                self.later(when, self._respond)
+                return
+            self.waits.popleft()
+            if not alone:
+                self.responses.popleft()
+            self.popped = cycle
+            if last:
+                self.finished(source, cycle + 1)
+            self.kick(cycle + 1)

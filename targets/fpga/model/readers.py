@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who reads: the fetcher of commands, the residuals of both ways out, the loader."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from codesign.targets.fpga.isa import COMMAND_BYTES
+from codesign.targets.fpga.model.bursts import cut
+from codesign.targets.fpga.model.memory import NEVER
+
+AHEAD = 4
+"""Commands that are fetched before they are needed."""
+RESIDUAL = 128
+"""Words of a residual that are asked for ahead, beside those in the unit's own queue."""
+QUEUED = 28
+"""Words of that queue."""
+Kick = Callable[[int], None]
+
+
+class Fetcher:
+    """Commands, in order; ``came(cycle)``: of each, when its last beat is taken."""
+
+    def __init__(self, port: int, count: int, kick: Kick, came: Kick) -> None:
+        self.port, self.left, self.kick, self.came = port, count, kick, came
+        self.address = 0
+        self.room: deque[int] = deque()
+        """Cycles from which there is room for another command."""
+        self.asks = NEVER
+
+    def wish(self, cycle: int) -> None:
+        """There is room for another command."""
+        self.room.append(cycle)
+        if self.asks == NEVER:
+            self._ask(cycle)
+
+    def _ask(self, least: int) -> None:
+        self.asks = NEVER
+        if self.room and self.left:
+            self.left -= 1
+            self.asks = max(least, self.room.popleft())
+            self.kick(self.asks)
+
+    def issue(self, cycle: int) -> tuple[int, int]:
+        """See ``Client``."""
+        address, self.address = self.address, self.address + COMMAND_BYTES
+        self._ask(cycle + 2)
+        return address, COMMAND_BYTES // self.port
+
+    def take(self, beats: int, first: int, last: int, free: float) -> float:
+        """See ``Client``: taken as they come."""
+        return max(free + beats, first + beats, last + 1)
+
+    def over(self, cycle: int) -> None:
+        """See ``Client``."""
+        self.came(cycle)
+
+
+class Residual:
+    """Words of a residual on their way to a unit."""
+
+    def __init__(
+        self, port: int, kick: Kick, changed: Kick, later: Callable[[int, Kick], None]
+    ) -> None:
+        """``changed``: words have come."""
+        self.port, self.kick, self.changed, self.later = port, kick, changed, later
+        self.most = 16 * port // 8
+        self.bursts: deque[tuple[int, int, int, int]] = deque()
+        """(from which cycle on, address, beats, words)."""
+        self.asks = NEVER
+        self.asked = 0
+        self.way: deque[int] = deque()
+        """Words of each burst under way."""
+        self.arrived: list[tuple[int, float]] = [(0, 0.0)]
+        """(words that have come, by which cycle)."""
+        self.popped = self.there = 0
+        self.uses: deque[int] = deque()
+        self.coming: deque[int] = deque()
+        self.stepped = -2
+
+    def want(self, runs: list[tuple[int, int]], cycle: int) -> None:
+        """Runs of a command, (address, words), from a cycle on."""
+        for address, words in runs:
+            for at, beats, size in cut(address, words, self.port):
+                self.bursts.append((cycle, at, beats, size))
+        self._ask(cycle)
+
+    def pop(self, words: int, cycle: int) -> None:
+        """The unit will have used so many words in all."""
+        self.uses.append(words)
+        self.later(cycle, self._pop)
+
+    def _pop(self, cycle: int) -> None:
+        self.popped = self.uses.popleft()
+        self._ask(cycle)
+
+    def _ask(self, least: int) -> None:
+        if self.asks < NEVER or not self.bursts:
+            return
+        moved = min(self.there, self.popped + QUEUED)
+        if self.asked - moved > RESIDUAL - self.most:
+            return
+        self.asks = max(least, self.stepped + 2, self.bursts[0][0]) + 1
+        self.stepped = self.asks - 1
+        self.asked += self.bursts[0][3]
+        self.kick(self.asks)
+
+    def issue(self, cycle: int) -> tuple[int, int]:
+        """See ``Client``."""
+        _, address, beats, words = self.bursts.popleft()
+        self.way.append(words)
+        self.asks = NEVER
+        self._ask(cycle)
+        return address, beats
+
+    def take(self, beats: int, first: int, last: int, free: float) -> float:
+        """See ``Client``: taken as they come."""
+        return max(free + beats, first + beats, last + 1)
+
+    def over(self, cycle: int) -> None:
+        """See ``Client``."""
+        words = self.arrived[-1][0] + self.way.popleft()
+        self.arrived.append((words, float(cycle)))
+        self.coming.append(words)
+        self.later(cycle + 3, self._came)
+        self.changed(cycle)
+
+    def _came(self, cycle: int) -> None:
+        self.there = self.coming.popleft()
+        self._ask(cycle + 1)
+
+    def when(self, words: int) -> float | None:
+        """By when so many words have come; None: not yet known."""
+        if words <= 0:
+            return 0.0
+        if words > self.arrived[-1][0]:
+            return None
+        place = len(self.arrived) - 1
+        while self.arrived[place - 1][0] >= words:
+            place -= 1
+        there, cycle = self.arrived[place]
+        return cycle - (there - words) * 8 / self.port
+
+
+class Load:
+    """A load under way."""
+
+    __slots__ = ("left", "pace", "ready", "setup", "start", "window")
+
+    def __init__(self, start: int, setup: int, window: int) -> None:
+        """``setup``: cycles of its preparation; ``window``: by whose results on chip it is held
+        back: way out 0, 1, or -1."""
+        self.start, self.setup, self.window = start, setup, window
+        self.left = 0
+        """Beats."""
+        self.pace = 1.0
+        """Cycles of a beat in the loader."""
+        self.ready = -1
+        """Cycle from which its first beat may be placed; negative: not known."""
+
+
+class Loader:
+    """The load unit: asks for the runs of one command while another one's beats are placed."""
+
+    def __init__(
+        self, port: int, kick: Kick, idle: Callable[[], None], finished: Kick,
+        stalled: Callable[[int, float, float], float],
+    ) -> None:  # fmt: skip
+        """``idle()``: ``next_start`` may be known now; ``stalled(window, from, to)``: the end of
+        what is placed meanwhile, with results on chip going first."""
+        self.port, self.kick, self.idle, self.finished = port, kick, idle, finished
+        self.stalled = stalled
+        self.loads: deque[Load] = deque()
+        self.runs: deque[tuple[int, list[tuple[int, int, int]], bool]] = deque()
+        """(from which cycle on, bursts, the command's last)."""
+        self.now: deque[tuple[int, int, int]] = deque()
+        """Bursts that are cut: of the run at hand, perhaps of the next."""
+        self.clear = 0
+        """Cycle from which the splitter takes a run."""
+        self.after = 0
+        """Cycle from which a burst of the run at hand can be made."""
+        self.asks = NEVER
+        self.placed = -1.0
+        """When the last beat was placed."""
+        self.free: int | None = 0
+        """Cycle from which the placing half takes a command; None: not known."""
+        self.requested: int | None = 0
+        """Cycle from which the requesting half takes a command; None: not known."""
+        self.prepared: int | None = 0
+        """Cycle from which the last command is with the placing half; None: not known."""
+
+    @property
+    def next_start(self) -> int | None:
+        """From when on the next command may start, if that is known."""
+        if self.requested is None or self.prepared is None:
+            return None
+        return max(self.requested, self.prepared)
+
+    def begin(self, load: Load, lead: int, runs: list[tuple[int, int]], cycles: int) -> None:
+        """A command starts; ``lead``: cycles to its first run, (address, words) each; ``cycles``
+        in which its beats are placed."""
+        self.requested = self.prepared = None
+        for place, (address, words) in enumerate(runs):
+            bursts = cut(address, words, self.port)
+            load.left += sum(beats for _, beats, _ in bursts)
+            self.runs.append((load.start + lead, bursts, place == len(runs) - 1))
+        load.pace = max(1.0, cycles / load.left)
+        self.loads.append(load)
+        if self.free is not None:
+            self._prepare(load, self.free)
+        if len(self.now) <= 1:
+            self._run()
+        if self.asks == NEVER:
+            self._ask(load.start)
+
+    def _prepare(self, load: Load, free: int) -> None:
+        taken = max(load.start + 1, free)
+        load.ready = max(taken + load.setup, free + 2)
+        self.free = None
+        self.prepared = taken + 1
+        self.idle()
+
+    def _run(self) -> None:
+        """The splitter takes the next run as soon as it has cut the last one."""
+        if self.runs:
+            since, bursts, last = self.runs.popleft()
+            taken = max(since, self.clear)
+            self.now.extend(bursts)
+            self.after = taken + 1
+            if last:
+                self.requested = taken + 1
+                self.idle()
+
+    def _ask(self, cycle: int) -> None:
+        """A burst is made in ``cycle`` at the earliest and asked for one later."""
+        self.asks = NEVER
+        if self.now:
+            self.asks = max(cycle, self.after) + 1
+            self.kick(self.asks)
+            if len(self.now) == 1:
+                self.clear = self.asks
+                self._run()
+
+    def issue(self, cycle: int) -> tuple[int, int]:
+        """See ``Client``."""
+        address, beats, _ = self.now.popleft()
+        self._ask(cycle)
+        return address, beats
+
+    def take(self, beats: int, first: int, last: int, free: float) -> float:
+        """See ``Client``. The loader sees beats a cycle late; two wait before it."""
+        load = self.loads[0]
+        assert load.ready >= 0
+        pace = load.pace
+        taken = max(free + beats, first + beats, last + 1.0)
+        begins = max(self.placed + 1, load.ready, first + 2.0, free + 2) + pace - 1
+        ends = max(begins + pace * (beats - 1), max(last + 1, taken) + pace)
+        if load.window >= 0:
+            ends = self.stalled(load.window, max(self.placed, begins - pace), ends)
+        self.placed = ends
+        load.left -= beats
+        if not load.left:
+            done = int(-(-ends // 1))
+            self.loads.popleft()
+            self.free = done + 1
+            self.finished(done + 2)
+            if self.loads:
+                self._prepare(self.loads[0], self.free)
+        return max(taken, ends - 2 * pace + 1)
+
+    def over(self, cycle: int) -> None:
+        """See ``Client``."""

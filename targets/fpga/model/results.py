@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way out of drain and depthwise: results made, queued, packed into bursts.
+
+A unit makes an entry of results only where the queue (64) has room for it, and with a residual only
+once its words are there. From the queue results go into beats and bursts, of which 31 beats and 7
+bursts wait for the port. So a unit stalls where the memory does not take its results.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+from codesign.targets.fpga.model.bursts import Part
+from codesign.targets.fpga.model.readers import Residual
+
+ENTRIES = 64
+"""Of the queue of results."""
+BEATS = 37
+"""Beats of results that wait for the port."""
+BACK = 3
+"""Cycles from a beat on the port to the unit of results that takes its place."""
+NEXT = 2
+"""Cycles between two commands' results."""
+HEADS = 7
+"""Bursts that wait for the port."""
+WAY = 3
+"""Cycles from a unit of results to its beat in a burst."""
+ROOM = 3
+"""Cycles from a place of the queue that becomes free to the entry that takes it."""
+WORDS = 6
+"""Cycles from a residual's last word to the entry that uses it."""
+POP = 14
+"""Cycles from an entry to its residual's words being used."""
+
+
+class Making:
+    """Results of one command under way."""
+
+    __slots__ = (
+        "begun", "each", "first", "lead", "more", "parts", "placed", "residual", "shift", "start",
+        "values",
+    )  # fmt: skip
+
+    def __init__(
+        self, start: int, parts: Iterator[Part], begun: int, lead: int, each: int,
+        values: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        """``begun``: cycle before its loop's first; ``lead``: cycles from a result in the loop to
+        its unit of results; ``each``: entries of a step (depthwise, otherwise 0)."""
+        self.start, self.parts, self.begun, self.lead, self.each = start, parts, begun, lead, each
+        self.values = values
+        self.residual, self.placed = bool(values.get("residual")), bool(values.get("to_chip"))
+        self.shift = 0
+        """Cycles by which it is late."""
+        self.first = -1
+        """Cycle before its first unit of results."""
+        self.more: Part | None = next(parts, None)
+
+
+class Owner(Protocol):
+    """Who is told."""
+
+    def made(self, source: int, making: Making, last: int) -> None:
+        """All results are made, the last one in cycle ``last``."""
+
+    def left(self, source: int, making: Making, first: int, last: int, pixels: int) -> None:
+        """All have left the queue, from cycle ``first`` to ``last``."""
+
+
+class Source:
+    """One unit's way out."""
+
+    def __init__(
+        self, number: int, close: Callable[[int, int, int, int, bool], None], words: Residual,
+        owner: Owner, written: int,
+    ) -> None:  # fmt: skip
+        """``close(number, cycle, address, beats, last)``: a burst may go from ``cycle`` on;
+        ``written``: cycles from a unit of results that leaves to that."""
+        self.number, self.close, self.words, self.owner = number, close, words, owner
+        self.written = written
+        self.queue: deque[Making] = deque()
+        self.entries = self.beats = self.closed = self.used = 0
+        self.left: deque[tuple[int, int]] = deque([(0, 0)])
+        """(entries up to here, cycle in which the last of them left the queue)."""
+        self.sent: deque[tuple[int, int]] = deque([(0, 0)])
+        """(beats up to here, cycle in which the last of them left for the memory)."""
+        self.gone: deque[int] = deque()
+        """Cycles in which bursts went to the port, of the last ones."""
+        self.went = 0
+        self.way = 0
+        self.waiting: deque[tuple[Making, Part, int, int]] = deque()
+        """(command, results, cycle in which they are made, entries up to them)."""
+        self.open: tuple[int, int] | None = None
+        """A burst that only the next beat closes."""
+
+    def begin(self, making: Making) -> None:
+        """A command starts."""
+        self.queue.append(making)
+        if len(self.queue) == 1:
+            self.go()
+
+    def burst_sent(self, beats: int, cycle: int, first: int) -> None:
+        """The oldest burst goes in ``cycle``, its beats from ``first`` on."""
+        self.went += 1
+        self.gone.append(cycle)
+        if len(self.gone) > 2 * HEADS:
+            self.gone.popleft()
+        if beats:
+            self.sent.append((self.sent[-1][0] + beats, first + beats - 1))
+        self.go()
+
+    def _close(self, leaves: int, address: int, beats: int, last: bool) -> None:
+        self.closed += 1
+        self.close(self.number, leaves + self.written, address, beats, last)
+
+    def _left(self, entries: int) -> int | None:
+        """Cycle in which the entry with this number left the queue; None: not known."""
+        if entries <= 0:
+            return 0
+        left = self.left
+        while len(left) > 1 and left[1][0] < entries:
+            left.popleft()
+        if len(left) == 1:
+            return left[0][1] if entries <= left[0][0] else None
+        (_, since), (there, cycle) = left[0], left[1]
+        return max(since, cycle - (there - entries))
+
+    def go(self) -> None:
+        """As far as what is known allows."""
+        moved = True
+        while moved:
+            moved = False
+            while self.waiting and self._leave(*self.waiting[0]):
+                self.waiting.popleft()
+                moved = True
+            while self.queue:
+                making = self.queue[0]
+                part = making.more
+                if part is None:
+                    self.queue.popleft()
+                elif not self._make(making, part):
+                    break
+                else:
+                    making.more = next(making.parts, None)
+                moved = True
+
+    def _make(self, making: Making, part: Part) -> bool:
+        """When the unit makes these results: False if that is not known yet."""
+        nominal = making.begun + part.time
+        least = nominal + making.shift
+        entries = self.entries + part.entries
+        late = 0
+        need = entries
+        if making.each:  # a step starts when there is room for two
+            late = part.time - part.start - 1
+            need = self.entries + part.before + 2 * making.each
+        room = self._left(need - ENTRIES)
+        if room is None:
+            return False
+        least = max(least, room + ROOM + late)
+        if making.residual:
+            came = self.words.when(self.used + part.words)
+            if came is None:
+                return False
+            least = max(least, int(came) + WORDS + late)
+            self.words.pop(self.used + part.words, least + POP)
+        making.shift = least - nominal
+        self.waiting.append((making, part, least, entries))
+        if part.last:
+            self.entries = entries
+            if making.residual:
+                self.used += part.words
+            self.owner.made(self.number, making, least)
+        return True
+
+    def _leave(self, making: Making, part: Part, made: int, entries: int) -> bool:
+        """When they leave the queue and go into beats and bursts."""
+        leaves = max(made + making.lead, self.way + part.passes)
+        if part.beats_made:
+            beats = self.beats + part.beats_made - BEATS
+            if beats > self.sent[-1][0]:
+                return False
+            while len(self.sent) > 1 and self.sent[1][0] < beats:
+                self.sent.popleft()
+            if len(self.sent) > 1:
+                there, cycle = self.sent[1]
+                leaves = max(leaves, cycle - (there - beats) + BACK)
+        if part.beats or part.last:
+            if self.closed - self.went >= HEADS:
+                return False
+            if self.closed >= HEADS:
+                place = self.closed - HEADS - (self.went - len(self.gone))
+                leaves = max(leaves, self.gone[place] + 1 - WAY)
+        if making.first < 0:
+            making.first = leaves - part.passes
+        self.way = leaves
+        self.beats += part.beats_made
+        self.left.append((entries, leaves))
+        if self.open is not None:
+            self.way += 1  # the beat behind an open burst waits while that is closed
+            address, beats = self.open
+            self.open = None
+            self._close(leaves - part.passes + 1, address, beats, False)
+        if part.foreign:
+            self.open = part.address, part.beats
+        elif part.beats or part.last:
+            self._close(leaves, part.address, part.beats, part.last)
+        if part.last:
+            self.way += NEXT
+            self.owner.left(self.number, making, making.first, leaves, part.words)
+        return True

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The memory of the cycle model, burst by burst: against the controller, and by hand."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from fractions import Fraction
+
+import pytest
+
+from codesign.targets.fpga.isa import Command, Dest, Unit
+from codesign.targets.fpga.model.bursts import Shape, cut, parts, residual_runs
+from codesign.targets.fpga.model.cycles import CycleModel, Fixed
+from codesign.targets.fpga.model.memory import Memory
+from codesign.targets.fpga.sim.dram import Dram
+from codesign.targets.fpga.sim.memory import AxiMemory
+from tests.fpga.sim.test_simulation import SMALL
+
+Burst = tuple[int, int, int]
+"""(cycle of its address or first beat, address, beats)."""
+
+
+def controlled(
+    dram: Dram, port: int, reads: list[Burst], writes: list[Burst], cycles: int
+) -> tuple[list[int], list[int]]:
+    """Cycles in which ``AxiMemory`` reads each beat, and those of its responses."""
+    pins: dict[str, int] = {}
+    memory = AxiMemory(
+        bytearray(1 << 16), dram, 8 * port, pins.__setitem__, lambda name: pins.get(name, 0)
+    )
+    asked, given = deque(reads), deque(writes)
+    beats = deque((first + k, k == n - 1) for first, _, n in writes for k in range(n))
+    read, responses = [], []
+    for cycle in range(cycles):
+        before = len(memory.slot)
+        memory.drive()
+        read += [cycle] * (len(memory.slot) - before)
+        while memory.responses and memory.responses[0] <= cycle:
+            responses.append(memory.responses.popleft())
+        pins |= {"arvalid": 0, "awvalid": 0, "wvalid": 0, "rready": 1, "wdata": 0, "wstrb": 0}
+        if asked and asked[0][0] == cycle:
+            _, address, count = asked.popleft()
+            pins |= {"arvalid": 1, "araddr": address, "arlen": count - 1}
+        if given and given[0][0] == cycle + 1:
+            _, address, count = given.popleft()
+            pins |= {"awvalid": 1, "awaddr": address, "awlen": count - 1}
+        if beats and beats[0][0] == cycle:
+            assert pins["wready"]
+            pins |= {"wvalid": 1, "wlast": beats.popleft()[1]}
+        memory.sample()
+    return read, responses
+
+
+def modelled(
+    dram: Dram, port: int, reads: list[Burst], writes: list[Burst], cycles: int
+) -> tuple[list[tuple[int, int, int]], list[int]]:
+    """The same of the model: (beats, first cycle, last cycle) of what it reads at once."""
+    read: list[tuple[int, int, int]] = []
+    responses: list[int] = []
+    memory = Memory(
+        dram, port, lambda _, beats, first, last, over: read.append((beats, first, last)),
+        responses.append,
+    )  # fmt: skip
+    events = [(cycle, 0, address, beats) for cycle, address, beats in reads]
+    events += [(first - 1, 1, address, beats) for first, address, beats in writes]
+    for cycle, write, address, beats in sorted(events):
+        while memory.advance(cycle):
+            pass
+        if write:
+            memory.write(cycle + 1, address, beats)
+        else:
+            memory.read(cycle, address, beats, None)
+    while memory.advance(cycles - 1):
+        pass
+    return read, responses
+
+
+def generated(rng: random.Random, port: int, gaps: tuple[int, ...], after: bool) -> list[Burst]:
+    found, cycle = [], 5
+    for _ in range(40):
+        beats = rng.randint(1, 16)
+        address = rng.randrange(200) * 16 * port + rng.randint(0, 16 - beats) * port
+        found.append((cycle, address, beats))
+        cycle += rng.choice(gaps) + (beats if after else 0)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_moves_beats_when_the_controller_does(seed: int) -> None:
+    """Every beat and response in the same cycle: both widths, rates under and over the port's,
+    refresh, turn-around, batches, granules."""
+    rng = random.Random(seed)
+    port = rng.choice([8, 16])
+    rates = [Fraction(10687, 993), Fraction(11478, 917), Fraction(16), Fraction(33, 2)]
+    dram = Dram(
+        latency=rng.choice([5, 60]), bytes_per_cycle=rng.choice(rates),
+        granule=rng.choice([1, 16, 64]), refresh_interval=rng.choice([0, 300]), refresh_cycles=45,
+        turnaround=rng.choice([0, 8]), write_latency=rng.choice([2, 30]),
+        batch=rng.choice([256, 2048]), outstanding=64,
+    )  # fmt: skip
+    reads = generated(rng, port, (1, 2, 20, 60, 60), False)
+    writes = generated(rng, port, (0, 0, 1, 40, 90), True)
+    beats, responses = controlled(dram, port, reads, writes, 6000)
+    pieces, guessed = modelled(dram, port, reads, writes, 6000)
+    assert guessed == responses
+    at = 0
+    for count, first, last in pieces:
+        assert (first, last) == (beats[at], beats[at + count - 1])
+        at += count
+    assert at == len(beats) == sum(n for _, _, n in reads)
+
+
+def test_a_write_waits_for_the_batch_of_reads() -> None:
+    """By hand: a beat a cycle; 32 beats are due from cycle 10 on and a write of 8 from 13 on. It
+    waits for a batch of 16 beats (256 bytes), both turns take 4 cycles, the response 3."""
+    dram = Dram(10, Fraction(16), turnaround=4, write_latency=3, batch=256)
+    reads, writes = [(0, 0, 16), (1, 256, 16)], [(12, 4096, 8)]
+    read, responses = modelled(dram, 16, reads, writes, 100)
+    moved = [(first, last) for count, first, last in read for _ in range(count)]
+    # four beats' budget of the idle cycles before: the 16th is read in cycle 10 + 12
+    assert (moved[0][0], moved[15][1]) == (10, 22)
+    # turned in cycle 23, four beats at once in cycle 27
+    assert responses == [27 + 4 + 3]
+    # turned in cycle 32, the same
+    assert (moved[16][0], moved[31][1]) == (36, 48)
+    assert len(moved) == 32
+
+
+def test_bursts_end_at_multiples_of_the_longest() -> None:
+    """By hand: 40 words from word 5 on, 32 words a burst at 16 bytes a beat; the first beat holds
+    one of the words."""
+    assert cut(5 * 8, 40, 16) == [(32, 14, 27), (256, 7, 13)]
+
+
+def test_a_load_alone() -> None:
+    """By hand, 16 bytes a cycle, latency 20. The command's address is out in cycle 3, four of its 8
+    beats come at once in cycle 23, they are taken in 24 .. 31; its 4 words are given on in cycles
+    27 .. 30 and are there 4 later. A load of 8 parameters: a run, a burst, its address, each a
+    cycle (38); data from cycle 58 on, at the loader in 60 .. 67, in the buffer two later."""
+    load = Command(Unit.LOAD, {"dest": int(Dest.DENSE_PARAM), "address": 4096, "count": 8})
+    run = CycleModel(SMALL, Dram(latency=20)).run([load, Command(Unit.END, {"wait_load": 1})])
+    assert SMALL.port_bits == 64
+    (span,) = run.spans
+    assert (span.start, span.end) == (34, 69)
+    assert run.total == 69 + Fixed().end
+
+
+@pytest.mark.parametrize(("wide", "po"), [(0, 8), (1, 8), (0, 32), (1, 32)])
+def test_results_and_residuals_are_cut_without_loss(wide: int, po: int) -> None:
+    """Bursts of a depthwise command cover its results, and no others, in the order of time."""
+    shape = Shape(px=4, pixels=1, halves=1, blocks=po // 8, port=16)
+    v = {
+        "taps": 9, "groups": -(-6 // (po // 8)), "rows": 3, "width": 7, "steps": 2, "blocks": 6,
+        "address": 1024, "block_step": 3 * 7 * 8, "wide": wide, "res_address": 0,
+    }  # fmt: skip
+    found = list(parts(v, shape, shape.least(False), False))
+    assert [part.last for part in found] == [False] * (len(found) - 1) + [True]
+    assert sum(part.beats for part in found) == sum(part.beats_made for part in found)
+    assert found[-1].words == 6 * 3 * 7
+    covered = {part.address + 16 * k for part in found for k in range(part.beats)}
+    size = 6 * 3 * 7 * 8 * (1 + wide)
+    assert covered == set(range(1024, 1024 + size, 16))
+    runs = residual_runs(v, shape)
+    assert sum(words for _, words in runs) == 6 * 3 * 7
+    steps = [part.time for part in found]
+    assert steps == sorted(steps)
