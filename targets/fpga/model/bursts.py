@@ -43,7 +43,7 @@ class Part:
     words: int
     """Residual words up to the last of them."""
     passes: int
-    """Cycles in which they pass the way out."""
+    """Units of results, one a cycle."""
     address: int = 0
     """Of their burst, if one is closed."""
     beats: int = 0
@@ -186,7 +186,7 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
             at += size
             made += -(-at // port)
             words += size // (8 * scale)
-            passes += max(-(-size // port), -(-size // (8 * apart)))
+            passes += -(-size // (8 * apart))
             ends, closes = at == end, at % longest == 0
             if not ends and not closes and at % few:
                 continue

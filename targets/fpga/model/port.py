@@ -109,6 +109,8 @@ class WritePort:
         """(cycle from which it may end, source, last, without beats)."""
         self.responses: deque[int] = deque()
         self.popped = -1
+        self.due = NEVER
+        """When it is looked again whether a burst is over."""
         self.looked = NEVER
         self.next = -1
 
@@ -153,16 +155,24 @@ class WritePort:
             self.sending.append(self.beats_end)
             self.memory.write(begins, address, beats)
         else:
-            self.later(cycle + 2, self._respond)
+            self._expect(cycle + 2)
         self.kick(cycle + 1)
         self.sent(source, beats, cycle, begins)
 
     def written(self, cycle: int) -> None:
         """The memory responds in ``cycle``."""
         self.responses.append(cycle)
-        self.later(cycle, self._respond)
+        self._expect(cycle)
+
+    def _expect(self, cycle: int) -> None:
+        if cycle < self.due:
+            self.due = cycle
+            self.later(cycle, self._respond)
 
     def _respond(self, cycle: int) -> None:
+        if cycle != self.due:
+            return
+        self.due = NEVER
         while self.waits:
             since, source, last, alone = self.waits[0]
             when = max(since, self.popped + 1)
@@ -171,7 +181,7 @@ class WritePort:
                     return
                 when = max(when, self.responses[0])
             if when > cycle:
-                self.later(when, self._respond)
+                self._expect(when)
                 return
             self.waits.popleft()
             if not alone:

@@ -2,8 +2,9 @@
 """The way out of drain and depthwise: results made, queued, packed into bursts.
 
 A unit makes an entry of results only where the queue (64) has room for it, and with a residual only
-once its words are there. From the queue results go into beats and bursts, of which 31 beats and 7
-bursts wait for the port. So a unit stalls where the memory does not take its results.
+once its words are there. From the queue results go into beats and bursts, of which 37 beats (31 in
+a queue, 6 in registers) and 7 bursts wait for the port. So a unit stalls where the memory does not
+take its results.
 """
 
 from __future__ import annotations
@@ -177,7 +178,9 @@ class Source:
 
     def _leave(self, making: Making, part: Part, made: int, entries: int) -> bool:
         """When they leave the queue and go into beats and bursts."""
-        leaves = max(made + making.lead, self.way + part.passes)
+        # the beat behind an open burst waits while that is closed
+        passes = max(part.passes, part.beats_made + (self.open is not None))
+        leaves = max(made + making.lead, self.way + passes)
         if part.beats_made:
             beats = self.beats + part.beats_made - BEATS
             if beats > self.sent[-1][0]:
@@ -194,15 +197,14 @@ class Source:
                 place = self.closed - HEADS - (self.went - len(self.gone))
                 leaves = max(leaves, self.gone[place] + 1 - WAY)
         if making.first < 0:
-            making.first = leaves - part.passes
+            making.first = leaves - passes
         self.way = leaves
         self.beats += part.beats_made
         self.left.append((entries, leaves))
         if self.open is not None:
-            self.way += 1  # the beat behind an open burst waits while that is closed
             address, beats = self.open
             self.open = None
-            self._close(leaves - part.passes + 1, address, beats, False)
+            self._close(leaves - passes + 1, address, beats, False)
         if part.foreign:
             self.open = part.address, part.beats
         elif part.beats or part.last:
