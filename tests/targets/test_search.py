@@ -254,9 +254,12 @@ def test_later_runs_begin_with_what_was_found(task: FunctionTask) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("network", "seconds"), [("resnet8", 90), ("resnet18", 180)])
-def test_a_whole_float_network(network: str, seconds: int, tmp_path: Path) -> None:
-    """Tuned in the time that was given, still the same function, and what was kept is used."""
+@pytest.mark.parametrize(
+    ("network", "budget"), [("resnet8", Budget(trials=30)), ("resnet18", Budget(seconds=90))]
+)
+def test_a_whole_float_network(network: str, budget: Budget, tmp_path: Path) -> None:
+    """Tuned in the trials or the time given, still the same function, and what was kept is used."""
+    import sqlite3
     import time
 
     from codesign.frontend import load_network
@@ -264,11 +267,19 @@ def test_a_whole_float_network(network: str, seconds: int, tmp_path: Path) -> No
 
     graph = prepare().run(load_network(f"zoo:{network}").graph).graph
     target = HostTarget(tuning=tmp_path / "t.sqlite")
+    kernels = {kernel.key for kernel in loose(graph, target.machine())}
     start = time.monotonic()
-    done = target.tune(graph, Budget(seconds=seconds))
-    assert time.monotonic() - start < seconds + 30  # START_SECONDS and a candidate at most
-    assert done.trials > done.failed
-    assert done.kernels > 8
+    done = target.tune(graph, budget)
+    if budget.seconds is not None:  # START_SECONDS and a candidate at most
+        assert time.monotonic() - start < budget.seconds + 30
+    with sqlite3.connect(tmp_path / "t.sqlite") as connection:
+        rows = connection.execute("SELECT tile, status FROM trials").fetchall()
+    tried = [parse_tile(text) for text, status in rows if status == "measured"]
+    assert (len(tried), done.failed, done.kernels) == (done.trials, 0, len(kernels))
+    if budget.trials is not None:  # each kernel once by the fixed rules, then what the search found
+        assert done.trials == budget.trials
+        traces = [tile for tile in tried if isinstance(tile, TraceTile)]
+        assert len(traces) == done.trials - len(kernels) > 0
     x = random_inputs(graph)
     assert same_results(target.runner(graph).run(*x), run(graph, *x))
     found = target.tuning_database().all_best(target.machine_key())
