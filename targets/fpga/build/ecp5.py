@@ -31,6 +31,10 @@ OPTIONS = (
     "--timing-allow-fail", "--lpf-allow-unconstrained",
 )  # fmt: skip
 
+MARGIN = 1.03
+"""nextpnr is asked for so many times the clock: its router goes on until its own sums keep to what
+is asked for, and the analysis after it has found paths 1.3 % slower than those."""
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -122,10 +126,11 @@ def _place(
         began = time.monotonic()
         (aside / "netlist.json").write_bytes(netlist)
         (aside / "design.lpf").write_text(lpf, encoding="utf-8")
+        (aside / "asked.lpf").write_text(tightened(lpf), encoding="utf-8")
         run_program(
             [nextpnr, device, "--package", package, "--speed", speed, "--json", "netlist.json",
-             "--lpf", "design.lpf", "--textcfg", "design.config", "--report", "report.json",
-             "--freq", f"{mhz:g}", "--seed", str(seed), *OPTIONS],
+             "--lpf", "asked.lpf", "--textcfg", "design.config", "--report", "report.json",
+             "--freq", f"{MARGIN * mhz:g}", "--seed", str(seed), *OPTIONS],
             f"placing {synthesis.top} on {part}", cwd=aside, log=aside / "nextpnr.log",
             line=_steps(line, seed) if line is not None else None,
         )  # fmt: skip
@@ -137,11 +142,23 @@ def _place(
         seconds = {"seconds": time.monotonic() - began, "tool": version}
         (aside / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
 
-    name = key(netlist, part, lpf, f"{mhz:g}", str(seed), version, *OPTIONS)
+    name = key(netlist, part, tightened(lpf), f"{mhz:g}", str(seed), version, *OPTIONS)
     home, _ = kept("place-" + name[:40], make, folder)
     report = json.loads((home / "report.json").read_text(encoding="utf-8"))
     made = json.loads((home / "seconds.json").read_text(encoding="utf-8"))
     return parse_report(report, part, mhz, seed, made["seconds"], home, made["tool"])
+
+
+def tightened(lpf: str) -> str:
+    """Constraints with clocks ``MARGIN`` times as fast.
+
+    >>> tightened('FREQUENCY PORT "clk" 25 MHZ;')
+    'FREQUENCY PORT "clk" 25.75 MHZ;'
+    """
+    return re.sub(
+        r'(FREQUENCY (?:PORT|NET) "[^"]*" )([0-9.]+)',
+        lambda found: f"{found[1]}{MARGIN * float(found[2]):g}", lpf,
+    )  # fmt: skip
 
 
 def parse_report(

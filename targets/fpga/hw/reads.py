@@ -134,9 +134,15 @@ class ReadPort(Component):
         port, axi = self.port, self.axi
         half = ceil_log2(port.words)
         entry = data.StructLayout({"client": 2, "low": port.words, "high": port.words})
-        m.submodules.order = order = SyncFIFO(width=entry.size, depth=port.reads)
-        coming = data.View(entry, order.w_data)
-        head = data.View(entry, order.r_data)
+        # who asked: a queue and a slice for two; so answers do not wait for the queue's memory.
+        # An answer never comes before its entry is there: its beats pass a slice, too
+        m.submodules.order = order = SyncFIFO(width=entry.size, depth=port.reads - 2)
+        m.submodules.heads = heads = Slice(entry)
+        coming, head = data.View(entry, order.w_data), heads.o.payload
+        m.d.comb += [
+            heads.i.valid.eq(order.r_rdy), heads.i.payload.eq(order.r_data),
+            order.r_en.eq(heads.i.ready),
+        ]
 
         chosen = Signal(burst_layout(port))
         some = Signal()
@@ -180,8 +186,8 @@ class ReadPort(Component):
             axi.rready.eq(piece.i.ready),
             piece.i.payload.data.eq(axi.rdata),
             piece.i.payload.last.eq(axi.rlast),
-            order.r_en.eq(piece.o.valid & piece.o.ready & beat.last),
-            self.idle.eq(~order.r_rdy & ~axi.arvalid),
+            heads.o.ready.eq(piece.o.valid & piece.o.ready & beat.last),
+            self.idle.eq(~order.r_rdy & ~heads.o.valid & ~axi.arvalid),
         ]
         with m.If(axi.rvalid & axi.rready & axi.rresp[1]):
             m.d.sync += self.error.eq(1)

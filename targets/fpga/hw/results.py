@@ -49,9 +49,9 @@ def entry_layout(pixels: int) -> Any:
     return data.StructLayout({"values": values, "count": bits_for(pixels), **flags})
 
 
-KNOWN = data.StructLayout({"some": 1, "pair": 1, "over": 1, "along": 1, "turns": 1})
+KNOWN = data.StructLayout({"some": 1, "pair": 1, "over": 1, "along": 1, "turns": 1, "stored": 1})
 """Of an entry, found out before its turn: it has pixels; two; it ends a group but no plane, a run
-but no group, any of them."""
+but no group, any of them; it is a store unit where results go to memory."""
 
 
 def destination(m: Module, payload: Any, blocks: int) -> Any:
@@ -117,6 +117,7 @@ class Results(wiring.Component):
             known.pair.eq(came.count == 2), known.over.eq(came.group & ~came.plane),
             known.along.eq(came.run & ~came.group & ~came.plane),
             known.turns.eq(came.run | came.group | came.plane),
+            known.stored.eq((came.count != 0) | came.last),
             head.i.valid.eq(stage.o.valid), stage.o.ready.eq(head.i.ready),
             head.i.payload.eq(Cat(Value.cast(came)[len(wide) :], known)),
             # full and empty together with the slice
@@ -125,7 +126,7 @@ class Results(wiring.Component):
         ]  # fmt: skip
         entry, facts = Signal(self.entry), Signal(KNOWN)
         d = Signal(DESTINATION, reset_less=True)
-        busy, fresh = Signal(), Signal()
+        busy, fresh, live = Signal(), Signal(), Signal()  # live: busy and no longer fresh
         following, waiting = Signal(DESTINATION, reset_less=True), Signal()
         m.d.comb += [
             queue.w_data.eq(self.push.entry), queue.w_en.eq(self.push.valid),
@@ -135,12 +136,12 @@ class Results(wiring.Component):
             self.command.ready.eq(~waiting),
         ]  # fmt: skip
         with m.If(fresh):
-            m.d.sync += fresh.eq(0)
+            m.d.sync += [fresh.eq(0), live.eq(1)]
         with m.If(waiting & ~busy):
             m.d.sync += [d.eq(following), busy.eq(1), fresh.eq(1), waiting.eq(0)]
         with m.If(self.command.valid & ~waiting):
             m.d.sync += [following.eq(self.command.payload), waiting.eq(1)]
-        have = busy & ~fresh & head.o.valid
+        have = live & head.o.valid
         sub = Signal(range(max(2, self.pixels)))
         half = Signal()
         two = (~d.wide & ~d.to_chip & facts.pair) if self.pixels == 2 else Value.cast(0)
@@ -151,11 +152,12 @@ class Results(wiring.Component):
         ends = self._last_unit(entry, sub, two)
         m.d.comb += final.eq((~some | ends) & whole)
         closing = entry.last & final
-        tells = Mux(d.to_chip, closing, some | entry.last)
         go = Signal()
+        # `go` waits for the store a little more often than it must: its way is long
+        stores = Mux(d.to_chip, entry.last, facts.stored)
         m.d.comb += [
-            self.store.valid.eq(have & tells), go.eq(have & (~tells | self.store.ready)),
-            head.o.ready.eq(go & final),
+            self.store.valid.eq(have & Mux(d.to_chip, closing, facts.stored)),
+            go.eq(have & (~stores | self.store.ready)), head.o.ready.eq(go & final),
         ]
         m.d.sync += self.freed.eq(go & final)  # a place too few for a cycle does no harm
         with m.If(go):
@@ -164,7 +166,7 @@ class Results(wiring.Component):
             with m.If(whole):
                 m.d.sync += sub.eq(Mux(final, 0, sub + 1))
         with m.If(go & closing):
-            m.d.sync += busy.eq(0)
+            m.d.sync += [busy.eq(0), live.eq(0)]
         self._to_memory(m, d, entry, facts, fresh, go, final, sub, two)
         self._to_chip(m, d, entry, fresh, go, final, some, some & whole, sub, half)
         return m

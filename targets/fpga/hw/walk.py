@@ -129,10 +129,10 @@ class Walker(wiring.Component):
         double = cmd.double if dense else Value.cast(0)
         lanes = Mux(double, 2 * e.px, e.px) if e.double else e.px
 
-        ready = ~active & (gap == 0)
+        ready = Signal(init=1)  # neither active nor in a gap; the way from it is long
         m.d.comb += [self.command.ready.eq(ready), self.idle.eq(ready)]
         with m.If(gap != 0):
-            m.d.sync += gap.eq(gap - 1)
+            m.d.sync += [gap.eq(gap - 1), ready.eq(gap == 1)]
         paced = Signal(init=1)  # pace == 0
         with m.If(~paced):
             m.d.sync += [pace.eq(pace - 1), paced.eq(pace == 1)]
@@ -165,7 +165,7 @@ class Walker(wiring.Component):
             m.d.sync += [at_end[name].eq(value) for name, value in once.items()]
             m.d.sync += [whole[name].eq(value) for name, value in once.items()]
             m.d.sync += [
-                cmd.eq(given), active.eq(1), first.eq(1), fresh.eq(1),
+                cmd.eq(given), ready.eq(0), active.eq(1), first.eq(1), fresh.eq(1),
                 left["c"].eq(given.inputs - 1 if dense else 0), left["t"].eq(given.taps - 1),
                 left["p"].eq(given.steps - 1), left["y"].eq(given.rows - 1),
                 left["g"].eq(given.groups - 1), c.eq(0), tap.eq(given.tap_base),
@@ -213,7 +213,7 @@ class Walker(wiring.Component):
                     blocks.eq(blocks - e.po // BLOCK),
                 ]  # fmt: skip
             with m.If(over["g"]):
-                m.d.sync += [active.eq(0), gap.eq(pause)]
+                m.d.sync += [active.eq(0), gap.eq(pause), ready.eq(int(pause == 0))]
 
         beat = Signal(beat_layout(e))
         group_blocks = max(1, e.po // BLOCK)
