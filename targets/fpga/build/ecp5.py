@@ -31,7 +31,7 @@ OPTIONS = (
     "--timing-allow-fail", "--lpf-allow-unconstrained",
 )  # fmt: skip
 
-MARGIN = 1.03
+MARGIN = 1.02
 """nextpnr is asked for so many times the clock: its router goes on until its own sums keep to what
 is asked for, and the analysis after it has found paths 1.3 % slower than those."""
 
