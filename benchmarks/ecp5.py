@@ -79,7 +79,7 @@ def measure(network: str, asked: argparse.Namespace) -> dict[str, Any]:
 
     made = build_ulx3s(
         program.accelerator, program.image, size, asked.mhz,
-        seeds=tuple(range(1, asked.seeds + 1)), budget=asked.budget, line=say, allow_slow=True,
+        seeds=tuple(range(asked.first, asked.first + asked.seeds)), budget=asked.budget, line=say, allow_slow=True,
     )  # fmt: skip
     return {
         "network": network, "accelerator": program.accelerator.name, "cycles_modelled": cycles,
@@ -94,6 +94,7 @@ def main() -> int:
     parser.add_argument("--networks", default="digits,resnet8")
     parser.add_argument("--mhz", type=float, default=100)
     parser.add_argument("--seeds", type=int, default=3, help="placements to try at most")
+    parser.add_argument("--first", type=int, default=1, help="seed of the first one")
     parser.add_argument("--budget", type=float, default=3600.0, help="seconds of placing")
     parser.add_argument("--chosen", action="store_true", help="the solver's accelerator")
     parser.add_argument("--dsp", type=int, default=156)
