@@ -79,7 +79,8 @@ def measure(network: str, asked: argparse.Namespace) -> dict[str, Any]:
 
     made = build_ulx3s(
         program.accelerator, program.image, size, asked.mhz,
-        seeds=tuple(range(asked.first, asked.first + asked.seeds)), budget=asked.budget, line=say, allow_slow=True,
+        seeds=tuple(range(asked.first, asked.first + asked.seeds)), budget=asked.budget,
+        line=say, allow_slow=True,
     )  # fmt: skip
     return {
         "network": network, "accelerator": program.accelerator.name, "cycles_modelled": cycles,
