@@ -23,8 +23,8 @@ from codesign.targets.tools import require_tool
 SOURCE = "threads.cc"
 LINKED = ("-shared", "-fPIC", "-pthread")
 """Options of a library that holds the object."""
-_FLAGS = ("-fno-exceptions",)
-_ALL_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden")
+_OURS = ("-fno-exceptions",)
+_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden")
 
 
 def threads_object(compiler: str) -> str:
@@ -32,7 +32,7 @@ def threads_object(compiler: str) -> str:
 
     Raises InputError if the cache folder cannot be written.
     """
-    return str(compiled(compiler, SOURCES / SOURCE, "threads.o", (*_FLAGS, "-c")))
+    return str(compiled(compiler, SOURCES / SOURCE, "threads.o", (*_OURS, "-c")))
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def load_threads() -> Callable[[int], None]:
     """Load the threads into this process; the function that says how many (0: one a core)."""
     library = ctypes.CDLL(
         str(compiled(require_tool("c++"), SOURCES / SOURCE, "libcodesign_threads.so",
-                     (*_FLAGS, *LINKED))),
+                     (*_OURS, *LINKED))),
         mode=ctypes.RTLD_GLOBAL,
     )
     function = library.codesign_threads
@@ -61,7 +61,7 @@ def compiled(compiler: str, source: Path, name: str, flags: tuple[str, ...]) -> 
     said = subprocess.run(
         [compiler, "-v"], capture_output=True, text=True, check=False
     ).stderr  # target and version
-    parts = (source.read_text(encoding="utf-8"), said, name, *_ALL_FLAGS, *flags)
+    parts = (source.read_text(encoding="utf-8"), said, name, *_FLAGS, *flags)
     key = sha256("\0".join(parts).encode()).hexdigest()[:16]
     out = cache_dir() / "threads" / key / name
     if out.is_file():
@@ -76,7 +76,7 @@ def compiled(compiler: str, source: Path, name: str, flags: tuple[str, ...]) -> 
             f"{error.strerror}; free it or set XDG_CACHE_HOME"
         ) from error
     try:
-        run_compiler([compiler, *_ALL_FLAGS, *flags, str(source), "-o", aside])
+        run_compiler([compiler, *_FLAGS, *flags, str(source), "-o", aside])
         os.replace(aside, out)
     finally:
         Path(aside).unlink(missing_ok=True)

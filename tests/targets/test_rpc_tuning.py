@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from codesign.targets.host import HostTarget
 from codesign.targets.layers import random_inputs
 from codesign.targets.rpc import Device, RemoteTarget
 from codesign.targets.rpc.bench import Bench
-from codesign.targets.rpc.serve import start_tracker
 from codesign.targets.rpc.tuning import DeviceWorker
 from codesign.targets.rpc.watch import watch_object
 from codesign.targets.tools import require_tool
@@ -61,21 +59,6 @@ bench.Bench._keep = keep
 bench.main()
 """
 """Candidates whose library crashes or hangs where it is loaded: on the device."""
-
-
-@pytest.fixture(scope="module")
-def tracker() -> Iterator[int]:
-    started = start_tracker(port=19190, ports=100)
-    yield started.port
-    started.terminate()
-
-
-@pytest.fixture(scope="module")
-def served(tracker: int) -> Iterator[Served]:
-    server = Served(tracker)
-    yield server
-    server.device.forget()
-    server.kill()
 
 
 def trials_in(path: Path) -> dict[tuple[str, str, str], str]:

@@ -22,6 +22,25 @@ Later = Callable[[int, Callable[[int], None]], None]
 """Calls at a cycle."""
 
 
+class Alarm:
+    """Calls ``what`` once, at the soonest of the cycles that it was set to."""
+
+    def __init__(self, later: Later, what: Callable[[int], None]) -> None:
+        self.later, self.what = later, what
+        self.due = NEVER
+
+    def at(self, cycle: int) -> None:
+        """Call in this cycle, if not sooner."""
+        if cycle < self.due:
+            self.due = cycle
+            self.later(cycle, self._ring)
+
+    def _ring(self, cycle: int) -> None:
+        if cycle == self.due:
+            self.due = NEVER
+            self.what(cycle)
+
+
 class Client(Protocol):
     """Who reads."""
 
@@ -48,20 +67,15 @@ class ReadPort:
         self.used = 0
         self.last = -1.0
         """Cycle in which the last beat was taken."""
-        self.looked = NEVER
+        self.look = Alarm(later, self._look)
         self.sent = -1
 
     def kick(self, cycle: int) -> None:
         """Something is asked for from ``cycle`` on."""
-        cycle = max(cycle, self.sent + 1)
-        if self.used < OUTSTANDING and cycle < self.looked:
-            self.looked = cycle
-            self.later(cycle, self._look)
+        if self.used < OUTSTANDING:
+            self.look.at(max(cycle, self.sent + 1))
 
     def _look(self, cycle: int) -> None:
-        if cycle != self.looked:
-            return
-        self.looked = NEVER
         if self.used >= OUTSTANDING:
             return
         soonest = NEVER
@@ -96,7 +110,7 @@ class WritePort:
     def __init__(self, later: Later, finished: Callable[[int, int], None],
                  sent: Callable[[int, int, int, int], None]) -> None:  # fmt: skip
         """``sent(source, beats, cycle, first)``: a burst goes, its beats from ``first`` on."""
-        self.later, self.finished, self.sent = later, finished, sent
+        self.finished, self.sent = finished, sent
         self.memory: Memory
         self.queues: tuple[deque[tuple[int, int, int, bool]], ...] = (deque(), deque())
         """Of each source: (cycle from which it may go, address, beats, the command's last)."""
@@ -109,9 +123,9 @@ class WritePort:
         """(cycle from which it may end, source, last, without beats)."""
         self.responses: deque[int] = deque()
         self.popped = -1
-        self.due = NEVER
+        self.respond = Alarm(later, self._respond)
         """When it is looked again whether a burst is over."""
-        self.looked = NEVER
+        self.look = Alarm(later, self._look)
         self.next = -1
 
     def close(self, source: int, cycle: int, address: int, beats: int, last: bool) -> None:
@@ -121,15 +135,10 @@ class WritePort:
 
     def kick(self, cycle: int) -> None:
         """A burst may go from ``cycle`` on."""
-        cycle = max(cycle, self.next)
-        if len(self.waits) < OUTSTANDING and cycle < self.looked:
-            self.looked = cycle
-            self.later(cycle, self._look)
+        if len(self.waits) < OUTSTANDING:
+            self.look.at(max(cycle, self.next))
 
     def _look(self, cycle: int) -> None:
-        if cycle != self.looked:
-            return
-        self.looked = NEVER
         if len(self.waits) >= OUTSTANDING:
             return
         while self.sending and self.sending[0] <= cycle:
@@ -155,24 +164,16 @@ class WritePort:
             self.sending.append(self.beats_end)
             self.memory.write(begins, address, beats)
         else:
-            self._expect(cycle + 2)
+            self.respond.at(cycle + 2)
         self.kick(cycle + 1)
         self.sent(source, beats, cycle, begins)
 
     def written(self, cycle: int) -> None:
         """The memory responds in ``cycle``."""
         self.responses.append(cycle)
-        self._expect(cycle)
-
-    def _expect(self, cycle: int) -> None:
-        if cycle < self.due:
-            self.due = cycle
-            self.later(cycle, self._respond)
+        self.respond.at(cycle)
 
     def _respond(self, cycle: int) -> None:
-        if cycle != self.due:
-            return
-        self.due = NEVER
         while self.waits:
             since, source, last, alone = self.waits[0]
             when = max(since, self.popped + 1)
@@ -181,7 +182,7 @@ class WritePort:
                     return
                 when = max(when, self.responses[0])
             if when > cycle:
-                self._expect(when)
+                self.respond.at(when)
                 return
             self.waits.popleft()
             if not alone:
