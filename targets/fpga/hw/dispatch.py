@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.memory import Memory
@@ -24,11 +24,19 @@ AHEAD = 4
 COUNTER = 16
 
 
-class Fetch(Component):
-    """Reads the command list in order and hands out its words, ``AHEAD`` commands in advance.
+KINDS = len(UNITS) + 2
+"""A command is one unit's, or END, or none of these."""
+WORD = data.StructLayout({"bits": 64, "kind": KINDS})
+"""A command's word; ``kind``: a bit for each of ``KINDS``, of use in a command's first word."""
 
-    ``word``: 64-bit words of commands; ``first`` marks a command's first word.
-    """
+
+def kind_of(bits: Any) -> Any:
+    """The ``kind`` that a command's first word names."""
+    return Cat(*(bits[:3] == unit for unit in (*UNITS, Unit.END)), bits[2] & ~bits[:2].all())
+
+
+class Fetch(Component):
+    """Reads the command list in order and hands out its words, ``AHEAD`` commands in advance."""
 
     def __init__(self, port: Port) -> None:
         self.port = port
@@ -39,7 +47,7 @@ class Fetch(Component):
                 "address": In(ADDRESS_BITS),
                 "burst": Out(stream.Signature(burst_layout(port))),
                 "beat": In(stream.Signature(read_beat(port))),
-                "word": Out(stream.Signature(64)),
+                "word": Out(stream.Signature(WORD)),
                 "quiet": Out(1),
             }
         )
@@ -75,21 +83,27 @@ class Fetch(Component):
             m.d.sync += self.burst.payload.address.eq(
                 self.burst.payload.address + size * port.bits // 8
             )
-        # registers behind the queue, so that its memory does not add to the way into the others
-        m.submodules.head = head = ResetInserter(~running)(Slice(port.bits))
+        # registers behind the queue, so that neither its memory nor what a word is for adds to the
+        # way into the others
+        words = data.ArrayLayout(WORD, port.words)
+        m.submodules.head = head = ResetInserter(~running)(Slice(words))
+        for k in range(port.words):
+            bits = fifo.r_data[64 * k :][:64]
+            m.d.comb += head.i.payload[k].bits.eq(bits)
+            m.d.comb += head.i.payload[k].kind.eq(kind_of(bits))
         m.d.comb += [
-            head.i.valid.eq(fifo.r_rdy), head.i.payload.eq(fifo.r_data),
+            head.i.valid.eq(fifo.r_rdy),
             fifo.r_en.eq(head.i.ready | ~running), self.word.valid.eq(head.o.valid & running),
             head.o.ready.eq(taken),
         ]  # fmt: skip
         if port.words == 1:
             m.d.comb += taken.eq(self.word.valid & self.word.ready)
-            m.d.comb += self.word.payload.eq(head.o.payload)
+            m.d.comb += self.word.payload.eq(head.o.payload[0])
         else:
             upper = Signal()
             m.d.comb += [
                 taken.eq(self.word.valid & self.word.ready & upper),
-                self.word.payload.eq(Mux(upper, head.o.payload[64:], head.o.payload[:64])),
+                self.word.payload.eq(Mux(upper, *(Value.cast(head.o.payload[k]) for k in (1, 0)))),
             ]
             with m.If(self.word.valid & self.word.ready):
                 m.d.sync += upper.eq(~upper)
@@ -205,7 +219,7 @@ class Dispatch(Component):
         super().__init__(
             {
                 "start": In(1),
-                "word": In(stream.Signature(64)),
+                "word": In(stream.Signature(WORD)),
                 "done": In(len(UNITS)),
                 **{unit.name.lower(): Out(command_stream(unit)) for unit in UNITS},
                 "counters": Out(data.ArrayLayout(COUNTER, len(UNITS))),
@@ -238,16 +252,13 @@ class Dispatch(Component):
                 m.d.sync += self.counters[index].eq(self.counters[index] + 1)
 
         place, first = Signal(range(WORDS)), Signal(init=1)  # first: place == 0
-        kind = Signal(len(UNITS) + 2)  # a bit for each unit, for END, for what is none
-        named, now = Signal.like(kind), Signal.like(kind)  # by the first word; of this word
+        named = self.word.payload.kind  # by a command's first word
+        kind, now = Signal(KINDS), Signal(KINDS)  # of the words before; of this word
         accept = Signal()
         end = Signal(command_layout(Unit.END))
         have_end = Signal()
-        word = self.word.payload
+        word = self.word.payload.bits
         m.d.comb += [
-            named.eq(
-                Cat(*(word[:3] == unit for unit in (*UNITS, Unit.END)), word[2] & ~word[:2].all())
-            ),
             now.eq(Mux(first, named, kind)),
             # there is room for a whole command or the first word waits
             accept.eq(~first | (named & Cat(*(queue.room for queue in queues), 1, 1)).any()),

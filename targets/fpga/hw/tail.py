@@ -143,18 +143,20 @@ class Tail(wiring.Component):
         m.d.comb += [self.room.eq(room), self.held.eq(held), self.words.eq(words)]
         # the pipeline
         feed = self.feed
-        # residuals are looked up a cycle ahead: registers behind their queue
-        mid = delay(m, Value.cast(feed), RESIDUAL_STAGE - 1)
-        middle = Signal(feed.shape())
-        m.d.comb += middle.eq(mid)
-        m.d.comb += middle.valid.eq(delay(m, feed.valid, RESIDUAL_STAGE - 1, reset=True))
+        # residuals are looked up a cycle ahead, registers behind their queue; how many leave it is
+        # known another cycle ahead
+        ahead, middle = Signal(feed.shape()), Signal(feed.shape())
+        m.d.comb += ahead.eq(delay(m, Value.cast(feed), RESIDUAL_STAGE - 2))
+        m.d.comb += ahead.valid.eq(delay(m, feed.valid, RESIDUAL_STAGE - 2, reset=True))
+        m.d.comb += middle.eq(delay(m, Value.cast(ahead), 1))
+        m.d.comb += middle.valid.eq(delay(m, ahead.valid, 1, reset=True))
         adds = Signal()
-        uses = Mux(middle.fresh, limits.residual, adds)
-        with m.If(middle.valid):
+        uses = Mux(ahead.fresh, limits.residual, adds)
+        with m.If(ahead.valid):
             m.d.sync += adds.eq(uses)
-        m.d.comb += lanes.add.eq(delay(m, uses, 1))
-        pops = middle.valid & uses & middle.half
-        m.d.comb += queue.pop.eq(Mux(pops, middle.count, 0))
+        m.d.comb += lanes.add.eq(delay(m, uses, 2))
+        pops = ahead.valid & uses & ahead.half
+        m.d.sync += queue.pop.eq(Mux(pops, ahead.count, 0))
         heads, upper = delay(m, Value.cast(queue.head), 1), delay(m, middle.half, 1)
         for lane in range(post):
             word = heads[64 * (lane // BLOCK) :][:64]
