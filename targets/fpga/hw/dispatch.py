@@ -16,6 +16,7 @@ from codesign.targets.fpga.hw.axi import Slice
 from codesign.targets.fpga.hw.commands import UNITS, command_layout, command_stream, command_words
 from codesign.targets.fpga.hw.ports import ADDRESS_BITS, Port, read_beat
 from codesign.targets.fpga.hw.reads import burst_layout
+from codesign.targets.fpga.hw.walk import cut
 from codesign.targets.fpga.isa import COMMAND_BYTES, Unit
 
 WORDS = COMMAND_BYTES // 8
@@ -254,16 +255,17 @@ class Dispatch(Component):
         place, first = Signal(range(WORDS)), Signal(init=1)  # first: place == 0
         named = self.word.payload.kind  # by a command's first word
         kind, now = Signal(KINDS), Signal(KINDS)  # of the words before; of this word
-        accept = Signal()
         end = Signal(command_layout(Unit.END))
         have_end = Signal()
         word = self.word.payload.bits
         m.d.comb += [
             now.eq(Mux(first, named, kind)),
             # there is room for a whole command or the first word waits
-            accept.eq(~first | (named & Cat(*(queue.room for queue in queues), 1, 1)).any()),
-            self.word.ready.eq(accept & ~have_end & ~self.bad),
-        ]
+            self.word.ready.eq(cut(
+                m, (~first | (named & Cat(*(queue.room for queue in queues), 1, 1)).any())
+                & ~have_end & ~self.bad, "accept",
+            )),
+        ]  # fmt: skip
         held = Signal(64, reset_less=True)  # what is decided on a word does not add to the way on
         m.d.sync += held.eq(word)
         for unit, queue in zip(UNITS, queues):
@@ -274,16 +276,14 @@ class Dispatch(Component):
             )
         with m.If(self.word.valid & self.word.ready):
             m.d.sync += [place.eq(place + 1), kind.eq(now), first.eq(place == WORDS - 1)]
-            with m.If(now[len(UNITS)]):
-                with m.Switch(place):
-                    for index in range(command_words(Unit.END)):
-                        with m.Case(index):
-                            part = end.as_value()[64 * index : 64 * index + 64]
-                            m.d.sync += part.eq(word)
-                with m.If(place == command_words(Unit.END) - 1):
-                    m.d.sync += have_end.eq(1)
+            with m.If(now[len(UNITS)]), m.If(place == command_words(Unit.END) - 1):
+                m.d.sync += have_end.eq(1)
             with m.Elif(now[-1]):
                 m.d.sync += self.bad.eq(1)
+        with m.If(now[len(UNITS)] & ~have_end):  # a word that is not taken yet does no harm
+            for index in range(command_words(Unit.END)):
+                with m.If(place == index):
+                    m.d.sync += end.as_value()[64 * index : 64 * index + 64].eq(word)
         with m.If(self.start):
             m.d.sync += [place.eq(0), first.eq(1), have_end.eq(0), self.bad.eq(0), self.ended.eq(0)]
         unmet = _unmet(self.counters, end)

@@ -72,11 +72,16 @@ class Splitter(Component):
         if self.room:
             asked = Signal(range(self.room + 1))
             stepped, taken = Signal(), Signal.like(size)  # counted a cycle later
-            m.d.comb += may.eq((asked <= self.room - self.most) & ~stepped)
+            following = Signal.like(asked)
+            full = Signal()  # no burst fits beside ``asked``; the comparison has its own cycle
+            m.d.comb += [
+                may.eq(~full & ~stepped),
+                following.eq(asked + Mux(stepped, taken, 0) - self.freed),
+            ]
             m.d.sync += [
-                stepped.eq(step), taken.eq(size),
-                asked.eq(asked + Mux(stepped, taken, 0) - self.freed),
-            ]  # fmt: skip
+                stepped.eq(step), taken.eq(size), asked.eq(following),
+                full.eq(following > self.room - self.most),
+            ]
         m.d.comb += [
             piece.i.valid.eq(some & may),
             piece.i.payload.address.eq(Cat(Const(0, 3), at)),

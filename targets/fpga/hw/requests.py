@@ -69,10 +69,15 @@ class Requests(Component):
         step = Signal.like(command.block_step)
 
         taken = self.next.payload
-        scale = taken.bits[2:4]  # 0, 1, 2 for weights of 2, 4, 8 bits
-        count = words[: len(command.count)]
-        dense = times(count, weights_of_word(self.dense) // 32) << scale
-        depthwise = ((times(count, weights_of_word(self.depthwise) // 8) << scale) + 3) >> 2
+        # words of weights to 8 bytes, found while the command is taken
+        scale = command.bits[2:4]  # 0, 1, 2 for weights of 2, 4, 8 bits
+        dense, depthwise = (Signal(len(words), name=f"{n}_words") for n in ("dense", "depthwise"))
+        m.d.sync += [
+            dense.eq(times(command.count, weights_of_word(self.dense) // 32) << scale),
+            depthwise.eq(
+                ((times(command.count, weights_of_word(self.depthwise) // 8) << scale) + 3) >> 2
+            ),
+        ]
         m.d.comb += [
             self.run.payload.address.eq(address),
             self.run.payload.words.eq(words),
@@ -102,7 +107,7 @@ class Requests(Component):
                         m.next = "RUN"
                         with m.If(is_one_of(command.dest, WEIGHT)):
                             m.next = "SCALE"
-            with m.State("SCALE"):  # words of weights to 8 bytes
+            with m.State("SCALE"):
                 m.d.sync += words.eq(Mux(taken.dest == Dest.DENSE_WEIGHT, dense, depthwise))
                 m.next = "RUN"
             with m.State("MULTIPLY"):  # rows · width, a bit of rows a cycle

@@ -19,7 +19,7 @@ from codesign.space.accelerator import Engine
 from codesign.targets.fpga.hw.axi import Slice, Stage, Turns
 from codesign.targets.fpga.hw.buffers import ActLayout, act_payload
 from codesign.targets.fpga.hw.ports import store_stream
-from codesign.targets.fpga.hw.walk import delay
+from codesign.targets.fpga.hw.walk import cut, delay
 from codesign.targets.fpga.isa import BLOCK
 
 DEPTH = 64
@@ -148,16 +148,15 @@ class Results(wiring.Component):
         some = facts.some
         halves = self.target.kind == "dense" and self.target.pi == 4
         whole = half | ~d.to_chip | ~some if halves else Value.cast(1)
-        final = Signal()
         ends = self._last_unit(entry, sub, two)
-        m.d.comb += final.eq((~some | ends) & whole)
+        final = cut(m, (~some | ends) & whole, "final")
         closing = entry.last & final
-        go = Signal()
         # `go` waits for the store a little more often than it must: its way is long
         stores = Mux(d.to_chip, entry.last, facts.stored)
+        go = cut(m, have & (~stores | self.store.ready), "go")
         m.d.comb += [
             self.store.valid.eq(have & Mux(d.to_chip, closing, facts.stored)),
-            go.eq(have & (~stores | self.store.ready)), head.o.ready.eq(go & final),
+            head.o.ready.eq(go & final),
         ]
         m.d.sync += self.freed.eq(go & final)  # a place too few for a cycle does no harm
         with m.If(go):

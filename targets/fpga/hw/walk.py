@@ -36,6 +36,18 @@ def delay(m: Module, value: Any, cycles: int, *, reset: bool = False) -> Any:
     return value
 
 
+def cut(m: Module, value: Any, name: str) -> Any:
+    """``value`` on a wire that synthesis keeps, and does not mix what is made of it with what it is
+    made of.
+
+    For what decides on many registers. Else LUTs are shared along a chain of decisions, to save
+    area, up to the depth of the design's deepest place.
+    """
+    wire = Signal(len(Value.cast(value)), name=name, attrs={"keep": 1})
+    m.d.comb += wire.eq(value)
+    return wire
+
+
 def unit_of(engine: Engine) -> Unit:
     """The unit that runs an engine's commands."""
     return Unit.DENSE if engine.kind == "dense" else Unit.DEPTHWISE
@@ -137,8 +149,7 @@ class Walker(wiring.Component):
         with m.If(~paced):
             m.d.sync += [pace.eq(pace - 1), paced.eq(pace == 1)]
 
-        issue = Signal()
-        m.d.comb += issue.eq(active & (~first | (self.grant & paced)))
+        issue = cut(m, active & (~first | (self.grant & paced)), "issue")
         m.d.comb += self.start.eq(issue & first)
         # a flag for each counter that is 0, so that the chain of loops' ends is short; ``whole``:
         # its value when the loop starts anew
@@ -147,8 +158,7 @@ class Walker(wiring.Component):
         done, over = Value.cast(1), {}
         for name in ("c", "t", "p", "y", "g"):
             done = done & at_end[name]
-            over[name] = Signal(name=f"over_{name}")
-            m.d.comb += over[name].eq(done)
+            over[name] = cut(m, done, f"over_{name}")
 
         once = {
             "c": given.inputs == 1 if dense else Value.cast(1), "t": given.taps == 1,
@@ -207,11 +217,12 @@ class Walker(wiring.Component):
                 m.d.sync += [
                     *count("y", cmd.rows - 1), *count("g", None), ypos.eq(cmd.act_y0),
                     next_row.eq(next_group + cmd.act_row_step), step_word.eq(next_group),
-                    next_group.eq(next_group + group_step),
                     weight.eq(next_weight), group_weight.eq(next_weight),
                     next_weight.eq(next_weight + (cmd.weight_step if dense else cmd.taps)),
                     blocks.eq(blocks - e.po // BLOCK),
                 ]  # fmt: skip
+                if group_step:
+                    m.d.sync += next_group.eq(next_group + group_step)
             with m.If(over["g"]):
                 m.d.sync += [active.eq(0), gap.eq(pause), ready.eq(int(pause == 0))]
 
@@ -230,7 +241,7 @@ class Walker(wiring.Component):
         else:
             m.d.sync += beat.maximum.eq(cmd.maximum)
             m.d.sync += beat.blocks.eq(Mux(blocks >= group_blocks, group_blocks, blocks))
-            self._need(m, issue, at_end, pixels, blocks, cmd.width)
+            self._need(m, issue, at_end, over, pixels, blocks)
         issued = {"beat": beat}
         for name, value in (
             ("tap", tap), ("word", step_word), ("c", c), ("weight", weight), ("pos", pos),
@@ -240,20 +251,44 @@ class Walker(wiring.Component):
         return issued
 
     def _need(
-        self, m: Module, issue: Any, at_end: Any, pixels: Any, blocks: Any, width: Any
-    ) -> None:
-        """The first step's ``need`` from the counters, then each next one's while one is made."""
+        self, m: Module, issue: Any, at_end: Any, over: Any, pixels: Any, blocks: Any
+    ) -> None:  # fmt: skip
+        """The first step's ``need`` from the counters, then each next one's while one is made.
+
+        How wide and deep this step and the next one are is kept beside the counters, so that no
+        comparison stands between a loop's end and the product.
+        """
         px, group = self.engine.px, max(1, self.engine.po // BLOCK)
+        given, taken = self.command.payload, self.command.valid & self.command.ready
         prime, need = Signal(), Signal.like(self.need)
-        plane = at_end["p"] & at_end["y"]
-        across = Mux(prime, pixels, Mux(at_end["p"], width, pixels - px))
-        deep = Mux(prime | ~plane, blocks, blocks - group)
-        wide = Mux(across[: len(pixels)] >= px, px, across)[: bits_for(px)]
-        now = Mux(deep[: len(blocks)] >= group, group, deep)[: bits_for(group)]
-        m.d.sync += prime.eq(self.command.valid & self.command.ready)
+        wide, wide_next, row_first, row_second = (
+            Signal(range(px + 1), name=f"wide_{n}") for n in ("here", "next", "first", "second")
+        )
+        deep, deep_next = (Signal(range(group + 1), name=f"deep_{n}") for n in ("here", "next"))
+
+        def part(count: Any, gone: int, most: int) -> Any:
+            """What a step makes of ``count``, of which ``gone`` are made."""
+            rest = (count - gone)[: len(count)]
+            return Mux(rest >= most, most, rest)[: bits_for(most)]
+
+        with m.If(taken):
+            m.d.sync += [
+                *(value.eq(part(given.width, 0, px)) for value in (wide, row_first)),
+                *(value.eq(part(given.width, px, px)) for value in (wide_next, row_second)),
+                deep.eq(part(given.blocks, 0, group)),
+                deep_next.eq(part(given.blocks, group, group)),
+            ]
+        with m.If(issue & over["t"]):
+            m.d.sync += [wide.eq(wide_next), wide_next.eq(part(pixels, 2 * px, px))]
+        with m.If(issue & over["p"]):
+            m.d.sync += [wide.eq(row_first), wide_next.eq(row_second)]
+        with m.If(issue & over["y"]):
+            m.d.sync += [deep.eq(deep_next), deep_next.eq(part(blocks, 2 * group, group))]
+        across = Mux(prime, wide, Mux(at_end["p"], row_first, wide_next))
+        down = Mux(~prime & at_end["p"] & at_end["y"], deep_next, deep)
+        m.d.sync += prime.eq(taken)
         with m.If(prime | issue):
-            m.d.sync += need.eq(now * wide)
-        taken = self.command.valid & self.command.ready
+            m.d.sync += need.eq(across * down)
         m.d.comb += [self.need.eq(need), self.settled.eq(~(taken | prime | self.start))]
 
     def _stages(self, m: Module, issued: dict[str, Any]) -> None:
