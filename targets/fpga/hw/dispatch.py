@@ -16,7 +16,6 @@ from codesign.targets.fpga.hw.axi import Slice
 from codesign.targets.fpga.hw.commands import UNITS, command_layout, command_stream, command_words
 from codesign.targets.fpga.hw.ports import ADDRESS_BITS, Port, read_beat
 from codesign.targets.fpga.hw.reads import burst_layout
-from codesign.targets.fpga.hw.walk import cut
 from codesign.targets.fpga.isa import COMMAND_BYTES, Unit
 
 WORDS = COMMAND_BYTES // 8
@@ -261,10 +260,10 @@ class Dispatch(Component):
         m.d.comb += [
             now.eq(Mux(first, named, kind)),
             # there is room for a whole command or the first word waits
-            self.word.ready.eq(cut(
-                m, (~first | (named & Cat(*(queue.room for queue in queues), 1, 1)).any())
-                & ~have_end & ~self.bad, "accept",
-            )),
+            self.word.ready.eq(
+                (~first | (named & Cat(*(queue.room for queue in queues), 1, 1)).any())
+                & ~have_end & ~self.bad
+            ),
         ]  # fmt: skip
         held = Signal(64, reset_less=True)  # what is decided on a word does not add to the way on
         m.d.sync += held.eq(word)

@@ -17,7 +17,7 @@ from codesign.targets.fpga.hw.dense import check
 from codesign.targets.fpga.hw.ports import ResidualSignature, store_stream
 from codesign.targets.fpga.hw.results import destination
 from codesign.targets.fpga.hw.tail import ResidualRuns, Tail, feed_layout, limits
-from codesign.targets.fpga.hw.walk import cut, delay
+from codesign.targets.fpga.hw.walk import delay
 from codesign.targets.fpga.isa import BLOCK, Unit
 
 
@@ -117,9 +117,9 @@ class Drain(wiring.Component):
         enough = room & ~tail.held & (~cmd.residual | Mux(single, one, two))
         second = half if e.post == 4 else Value.cast(1)  # the block is complete
         opening = ~half if e.post == 4 else Value.cast(1)
-        issue = cut(m, active & (enough | ~opening), "issue")
+        issue = Signal()
         m.d.comb += [
-            tail.reserve.eq(issue & opening),
+            issue.eq(active & (enough | ~opening)), tail.reserve.eq(issue & opening),
             tail.reserve_words.eq(Mux(issue & opening & cmd.residual, count, 0)),
         ]
         row_end = Signal()

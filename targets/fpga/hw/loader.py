@@ -39,7 +39,7 @@ from codesign.targets.fpga.hw.ports import (
 )
 from codesign.targets.fpga.hw.reads import Splitter, burst_layout
 from codesign.targets.fpga.hw.requests import ACT, PLACING, WEIGHT, Requests, is_one_of
-from codesign.targets.fpga.hw.walk import cut, delay
+from codesign.targets.fpga.hw.walk import delay
 from codesign.targets.fpga.isa import Dest, Unit
 
 
@@ -108,7 +108,8 @@ class Loader(Component):
             ]  # fmt: skip
         free = Signal()
         m.d.comb += free.eq(self.beat.valid & (~state.act_valid | state.act_taken) & ~closing)
-        go = {kind: cut(m, free & ready[kind], f"go_{kind}") for kind in ready}
+        go = {kind: Signal(name=f"go_{kind}") for kind in ready}
+        m.d.comb += [go[kind].eq(free & ready[kind]) for kind in ready]
         state.fill_slots()
         with m.If(go["act"]):
             state.place_activations(finish)
@@ -343,7 +344,8 @@ class _State:
         m, now, beat, f = self.m, self.now, self.loader.beat, self.flags
         last_word, pair = self.last_word, self.pair
         m.d.sync += self.act_valid.eq(1)
-        ends = cut(m, f["piece_ends"] & f["y_ends"] & f["x_ends"], "pixel_ends")
+        ends = Signal()
+        m.d.comb += ends.eq(f["piece_ends"] & f["y_ends"] & f["x_ends"])
         m.d.comb += beat.ready.eq(ends & (last_word | pair))
         with m.If(~f["piece_ends"]):
             m.d.sync += [self.piece.eq(1), f["piece_ends"].eq(1)]

@@ -19,7 +19,7 @@ from codesign.space.accelerator import Engine
 from codesign.targets.fpga.hw.axi import Slice, Stage, Turns
 from codesign.targets.fpga.hw.buffers import ActLayout, act_payload
 from codesign.targets.fpga.hw.ports import store_stream
-from codesign.targets.fpga.hw.walk import cut, delay
+from codesign.targets.fpga.hw.walk import delay
 from codesign.targets.fpga.isa import BLOCK
 
 DEPTH = 64
@@ -149,12 +149,14 @@ class Results(wiring.Component):
         halves = self.target.kind == "dense" and self.target.pi == 4
         whole = half | ~d.to_chip | ~some if halves else Value.cast(1)
         ends = self._last_unit(entry, sub, two)
-        final = cut(m, (~some | ends) & whole, "final")
+        final = Signal()
+        m.d.comb += final.eq((~some | ends) & whole)
         closing = entry.last & final
         # `go` waits for the store a little more often than it must: its way is long
         stores = Mux(d.to_chip, entry.last, facts.stored)
-        go = cut(m, have & (~stores | self.store.ready), "go")
+        go = Signal()
         m.d.comb += [
+            go.eq(have & (~stores | self.store.ready)),
             self.store.valid.eq(have & Mux(d.to_chip, closing, facts.stored)),
             head.o.ready.eq(go & final),
         ]

@@ -36,18 +36,6 @@ def delay(m: Module, value: Any, cycles: int, *, reset: bool = False) -> Any:
     return value
 
 
-def cut(m: Module, value: Any, name: str) -> Any:
-    """``value`` on a wire that synthesis keeps, and does not mix what is made of it with what it is
-    made of.
-
-    For what decides on many registers. Else LUTs are shared along a chain of decisions, to save
-    area, up to the depth of the design's deepest place.
-    """
-    wire = Signal(len(Value.cast(value)), name=name, attrs={"keep": 1})
-    m.d.comb += wire.eq(value)
-    return wire
-
-
 def unit_of(engine: Engine) -> Unit:
     """The unit that runs an engine's commands."""
     return Unit.DENSE if engine.kind == "dense" else Unit.DEPTHWISE
@@ -149,16 +137,15 @@ class Walker(wiring.Component):
         with m.If(~paced):
             m.d.sync += [pace.eq(pace - 1), paced.eq(pace == 1)]
 
-        issue = cut(m, active & (~first | (self.grant & paced)), "issue")
+        issue = Signal()
+        m.d.comb += issue.eq(active & (~first | (self.grant & paced)))
         m.d.comb += self.start.eq(issue & first)
-        # a flag for each counter that is 0, so that the chain of loops' ends is short; ``whole``:
-        # its value when the loop starts anew
-        at_end = {name: Signal(name=f"end_{name}") for name in left}
-        whole = {name: Signal(name=f"whole_{name}") for name in left}
-        done, over = Value.cast(1), {}
-        for name in ("c", "t", "p", "y", "g"):
-            done = done & at_end[name]
-            over[name] = cut(m, done, f"over_{name}")
+        # a flag for each counter that is 0, and one for each loop that ends with all inside it: no
+        # chain of them decides. ``whole``, ``alone``: their values when the loop starts anew
+        at_end, whole, over, alone = (
+            {name: Signal(name=f"{flag}_{name}") for name in left}
+            for flag in ("end", "whole", "over", "alone")
+        )
 
         once = {
             "c": given.inputs == 1 if dense else Value.cast(1), "t": given.taps == 1,
@@ -172,8 +159,11 @@ class Walker(wiring.Component):
             return [left[name].eq(reload), at_end[name].eq(whole[name])]
 
         with m.If(self.command.valid & ready):
-            m.d.sync += [at_end[name].eq(value) for name, value in once.items()]
-            m.d.sync += [whole[name].eq(value) for name, value in once.items()]
+            all_once = Value.cast(1)
+            for name, value in once.items():
+                all_once = all_once & value
+                m.d.sync += [at_end[name].eq(value), whole[name].eq(value)]
+                m.d.sync += [over[name].eq(all_once), alone[name].eq(all_once)]
             m.d.sync += [
                 cmd.eq(given), ready.eq(0), active.eq(1), first.eq(1), fresh.eq(1),
                 left["c"].eq(given.inputs - 1 if dense else 0), left["t"].eq(given.taps - 1),
@@ -193,6 +183,15 @@ class Walker(wiring.Component):
                 m.d.sync += blocks.eq(given.blocks)
         with m.If(issue):
             m.d.sync += [first.eq(0), weight.eq(weight + 1), *count("c", None), c.eq(c + 1)]
+            ends = Value.cast(1)  # the loops inside will end
+            inside = (Value.cast(1), Value.cast(1))  # the loop inside: ends now, and anew
+            for name in left:
+                ends = Mux(
+                    over[name], alone[name],
+                    Mux(inside[0], inside[1] & (left[name] == 1), at_end[name] & ends),
+                )  # fmt: skip
+                inside = (over[name], alone[name])
+                m.d.sync += over[name].eq(ends)
             with m.If(first):
                 pace_to = self.least - 1
                 m.d.sync += pace.eq(Mux(double, max(1, pace_to), pace_to))
