@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Array, Cat, Module, Mux, Signal, Value, signed
+from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
@@ -140,30 +140,37 @@ class Walker(wiring.Component):
         issue = Signal()
         m.d.comb += issue.eq(active & (~first | (self.grant & paced)))
         m.d.comb += self.start.eq(issue & first)
-        # a flag for each counter that is 0, and one for each loop that ends with all inside it: no
-        # chain of them decides. ``whole``, ``alone``: their values when the loop starts anew
-        at_end, whole, over, alone = (
+        # a flag for each counter that is 0 or 1, and for each loop that ends with all inside it: no
+        # comparison and no chain of them decides. ``whole``, ``twice``, ``alone``: their values at
+        # the loop's start
+        at_end, near, over, whole, twice, alone = (
             {name: Signal(name=f"{flag}_{name}") for name in left}
-            for flag in ("end", "whole", "over", "alone")
+            for flag in ("end", "near", "over", "whole", "twice", "alone")
         )
 
-        once = {
-            "c": given.inputs == 1 if dense else Value.cast(1), "t": given.taps == 1,
-            "p": given.steps == 1, "y": given.rows == 1, "g": given.groups == 1,
+        counts = {
+            "c": given.inputs if dense else Const(1), "t": given.taps, "p": given.steps,
+            "y": given.rows, "g": given.groups,
         }  # fmt: skip
 
         def count(name: str, reload: Any) -> list[Any]:
             """One fewer, or from the start."""
             if reload is None:
-                return [left[name].eq(left[name] - 1), at_end[name].eq(left[name] == 1)]
-            return [left[name].eq(reload), at_end[name].eq(whole[name])]
+                return [
+                    left[name].eq(left[name] - 1), at_end[name].eq(near[name]),
+                    near[name].eq(left[name] == 2),
+                ]  # fmt: skip
+            return [
+                left[name].eq(reload), at_end[name].eq(whole[name]), near[name].eq(twice[name])
+            ]
 
         with m.If(self.command.valid & ready):
             all_once = Value.cast(1)
-            for name, value in once.items():
-                all_once = all_once & value
-                m.d.sync += [at_end[name].eq(value), whole[name].eq(value)]
-                m.d.sync += [over[name].eq(all_once), alone[name].eq(all_once)]
+            for name, value in counts.items():
+                all_once = all_once & (value == 1)
+                m.d.sync += [flag[name].eq(value == 1) for flag in (at_end, whole)]
+                m.d.sync += [flag[name].eq(value == 2) for flag in (near, twice)]
+                m.d.sync += [flag[name].eq(all_once) for flag in (over, alone)]
             m.d.sync += [
                 cmd.eq(given), ready.eq(0), active.eq(1), first.eq(1), fresh.eq(1),
                 left["c"].eq(given.inputs - 1 if dense else 0), left["t"].eq(given.taps - 1),
@@ -188,7 +195,7 @@ class Walker(wiring.Component):
             for name in left:
                 ends = Mux(
                     over[name], alone[name],
-                    Mux(inside[0], inside[1] & (left[name] == 1), at_end[name] & ends),
+                    Mux(inside[0], inside[1] & near[name], at_end[name] & ends),
                 )  # fmt: skip
                 inside = (over[name], alone[name])
                 m.d.sync += over[name].eq(ends)
