@@ -88,7 +88,8 @@ class CycleModel:
         return min(float(self.dram.bytes_per_cycle) * part, 2.0 * self.port)
 
     def run(self, commands: Sequence[Command], since: int = SINCE) -> Cycles:
-        """The list from start to done; ``since``: cycles that the memory has run before.
+        """The list from start to done; ``since``: cycles that the memory has run before, with
+        another run in them unless it is ``SINCE``.
 
         Raises VerifyError if nothing can go on.
         """
@@ -112,7 +113,10 @@ class _Run:
         self.residuals = [Residual(port, self._kick, self._changed(k), self.later) for k in (0, 1)]
         self.reads = ReadPort([self.fetcher, *self.residuals, self.loader], self.later)
         self.writes = WritePort(self.later, self._stored, self._sent)
-        memory = Memory(model.dram, port, self.reads.moved, self.writes.written, since)
+        memory = Memory(
+            model.dram, port, self.reads.moved, self.writes.written, since,
+            writing=since != SINCE,  # a run ends with a write
+        )  # fmt: skip
         self.memory = self.reads.memory = self.writes.memory = memory
         self.sources = [
             Source(k, self.writes.close, self.residuals[k], self, model.fixed.written)

@@ -25,7 +25,7 @@ class Fixed:
     """Fixed times in cycles that the formulas of docs/accelerator.md do not give: registers on the
     way, counted in ``hw`` or read off one simulated run."""
 
-    fetch: int = 2
+    fetch: int = 3
     """From the start of the run to the first command's address at the port."""
     arrive: int = 3
     """From a command's words at the queues to its being there, beside a cycle for each word."""

@@ -26,9 +26,10 @@ class Memory:
 
     def __init__(
         self, dram: Dram, port: int, moved: Callable[[Any, int, int, int, bool], None],
-        written: Callable[[int], None], since: int = 0,
+        written: Callable[[int], None], since: int = 0, writing: bool = False,
     ) -> None:  # fmt: skip
-        """``port``: bytes of a beat; ``since``: cycles that it has run before.
+        """``port``: bytes of a beat; ``since``: cycles that it has run before; ``writing``: what it
+        did last was a write.
         ``moved(burst, beats, first, last, over)``: cycles in which beats of a read come to the
         port; ``written(cycle)``: of a write burst's response."""
         self.dram, self.port, self.since = dram, port, since
@@ -42,7 +43,7 @@ class Memory:
         self.budget = 0
         self.streak = 0
         self.hold = 0
-        self.writing = False
+        self.writing = writing
         self.reads: deque[list[Any]] = deque()
         """(cycle from which it may be read, beats left, burst)."""
         self.lengths: deque[int] = deque()

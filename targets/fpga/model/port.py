@@ -16,6 +16,8 @@ from codesign.targets.fpga.model.memory import NEVER, Memory
 
 OUTSTANDING = 8
 """Bursts of each direction under way."""
+FREE = 2
+"""Cycles from a burst's last beat to another burst in its place."""
 SENDS = 4
 """Write bursts whose addresses are out before their beats."""
 Later = Callable[[int, Callable[[int], None]], None]
@@ -97,7 +99,7 @@ class ReadPort:
         if over:
             cycle = int(-(-self.last // 1))
             client.over(cycle)
-            self.later(cycle + 1, self._free)
+            self.later(cycle + FREE, self._free)
 
     def _free(self, cycle: int) -> None:
         self.used -= 1

@@ -175,11 +175,13 @@ class Loader:
         self.runs: deque[tuple[int, list[tuple[int, int, int]], bool]] = deque()
         """(from which cycle on, bursts, the command's last)."""
         self.now: deque[tuple[int, int, int]] = deque()
-        """Bursts that are cut: of the run at hand, perhaps of the next."""
+        """Bursts of the run at hand that are not made yet."""
+        self.made: deque[tuple[int, tuple[int, int, int]]] = deque()
+        """(cycle from which it is asked for, burst): two at most wait for the port."""
         self.clear = 0
         """Cycle from which the splitter takes a run."""
         self.after = 0
-        """Cycle from which a burst of the run at hand can be made."""
+        """Cycle from which a burst can be made."""
         self.asks = NEVER
         self.placed = -1.0
         """When the last beat was placed."""
@@ -209,8 +211,7 @@ class Loader:
         self.loads.append(load)
         if self.free is not None:
             self._prepare(load, self.free)
-        if len(self.now) <= 1:
-            self._run()
+        self._make(0)
         if self.asks == NEVER:
             self._ask(load.start)
 
@@ -227,25 +228,35 @@ class Loader:
             since, bursts, last = self.runs.popleft()
             taken = max(since, self.clear)
             self.now.extend(bursts)
-            self.after = taken + 1
+            self.after = max(self.after, taken + 1)
             if last:
                 self.requested = taken + 1
                 self.idle()
 
-    def _ask(self, cycle: int) -> None:
-        """A burst is made in ``cycle`` at the earliest and asked for one later."""
-        self.asks = NEVER
-        if self.now:
-            self.asks = max(cycle, self.after) + 1
-            self.kick(self.asks)
-            if len(self.now) == 1:
-                self.clear = self.asks
+    def _make(self, cycle: int) -> None:
+        """Bursts are made from ``cycle`` on, one a cycle, as far as they have room."""
+        if not self.now:
+            self._run()
+        while self.now and len(self.made) < 2:
+            made = max(self.after, cycle)
+            self.made.append((made + 1, self.now.popleft()))
+            self.after = self.clear = made + 1
+            if not self.now:
                 self._run()
+
+    def _ask(self, cycle: int) -> None:
+        """The oldest burst is asked for in ``cycle`` at the earliest."""
+        self.asks = NEVER
+        if self.made:
+            self.asks = max(cycle, self.made[0][0])
+            self.kick(self.asks)
 
     def issue(self, cycle: int) -> tuple[int, int]:
         """See ``Client``."""
-        address, beats, _ = self.now.popleft()
-        self._ask(cycle)
+        full = len(self.made) == 2
+        _, (address, beats, _) = self.made.popleft()
+        self._make(cycle + full)
+        self._ask(cycle + 1)
         return address, beats
 
     def take(self, beats: int, first: int, last: int, free: float) -> float:

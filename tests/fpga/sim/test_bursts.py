@@ -11,7 +11,7 @@ import pytest
 
 from codesign.targets.fpga.isa import Command, Dest, Unit
 from codesign.targets.fpga.model.bursts import Shape, cut, parts, residual_runs
-from codesign.targets.fpga.model.cycles import CycleModel, Fixed
+from codesign.targets.fpga.model.cycles import SINCE, CycleModel, Fixed
 from codesign.targets.fpga.model.memory import Memory
 from codesign.targets.fpga.sim.dram import Dram
 from codesign.targets.fpga.sim.memory import AxiMemory
@@ -134,16 +134,25 @@ def test_bursts_end_at_multiples_of_the_longest() -> None:
 
 
 def test_a_load_alone() -> None:
-    """By hand, 16 bytes a cycle, latency 20. The command's address is out in cycle 3, four of its 8
-    beats come at once in cycle 23, they are taken in 24 .. 31; its 4 words are given on in cycles
-    27 .. 30 and are there 4 later. A load of 8 parameters: a run, a burst, its address, each a
-    cycle (38); data from cycle 58 on, at the loader in 60 .. 67, in the buffer two later."""
+    """By hand, 16 bytes a cycle, latency 20. The command's address is out in cycle 4, four of its 8
+    beats come at once in cycle 24, they are taken in 25 .. 32; its 4 words are given on in cycles
+    28 .. 31 and are there 4 later. A load of 8 parameters: a run, a burst, its address, each a
+    cycle (39); data from cycle 59 on, at the loader in 61 .. 68, in the buffer two later."""
     load = Command(Unit.LOAD, {"dest": int(Dest.DENSE_PARAM), "address": 4096, "count": 8})
     run = CycleModel(SMALL, Dram(latency=20)).run([load, Command(Unit.END, {"wait_load": 1})])
     assert SMALL.port_bits == 64
     (span,) = run.spans
-    assert (span.start, span.end) == (34, 69)
-    assert run.total == 69 + Fixed().end
+    assert (span.start, span.end) == (35, 70)
+    assert run.total == 70 + Fixed().end
+
+
+def test_a_run_after_another_turns_the_memory_first() -> None:
+    """The run before ended with a write: the first read comes ``turnaround`` cycles later."""
+    load = Command(Unit.LOAD, {"dest": int(Dest.DENSE_PARAM), "address": 4096, "count": 8})
+    model = CycleModel(SMALL, Dram(latency=20, turnaround=4))
+    commands = [load, Command(Unit.END, {"wait_load": 1})]
+    first, later = (model.run(commands, since).spans[0] for since in (SINCE, 1000))
+    assert (later.start - first.start, later.end - first.end) == (4, 4)
 
 
 @pytest.mark.parametrize(("wide", "po"), [(0, 8), (1, 8), (0, 32), (1, 32)])
