@@ -5,7 +5,7 @@
 For every network: accelerators drawn by seed from the space of a board (the best of a few by the
 formulas, so that they are like those that a solve ends with), one format for all layers, tilings
 and fused chains as the solver chooses them. Each is compiled and timed by the event model, which is
-within 0.2 % of simulation (docs/evidence.md). Weights are 0: cycles do not depend on them.
+within 0.8 % of simulation (docs/evidence.md). Weights are 0: cycles do not depend on them.
 
     python benchmarks/formulas.py --networks resnet8 --draws 24       errors
     python benchmarks/formulas.py --networks resnet8 --draws 24 --fit constants of ``Timing`` fitted
