@@ -19,7 +19,8 @@ from codesign.space.accelerator import Engine
 from codesign.targets.fpga.hw.buffers import TapRead, act_read, sum_read, sum_write, weight_read
 from codesign.targets.fpga.hw.commands import command_stream
 from codesign.targets.fpga.hw.multiply import DenseMultipliers
-from codesign.targets.fpga.hw.walk import OPERAND_STAGE, Operands, Walker, delay
+from codesign.targets.fpga.hw.operands import Operands
+from codesign.targets.fpga.hw.walk import OPERAND_STAGE, Walker, delay
 from codesign.targets.fpga.isa import BLOCK, Unit
 
 

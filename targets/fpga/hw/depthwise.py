@@ -28,10 +28,11 @@ from codesign.targets.fpga.hw.buffers import (
 from codesign.targets.fpga.hw.commands import command_layout, command_stream
 from codesign.targets.fpga.hw.dense import check
 from codesign.targets.fpga.hw.multiply import DepthwiseMultipliers
+from codesign.targets.fpga.hw.operands import Operands
 from codesign.targets.fpga.hw.ports import ResidualSignature, store_stream
 from codesign.targets.fpga.hw.results import DEPTH, destination
 from codesign.targets.fpga.hw.tail import ResidualRuns, Tail, feed_layout, limits, pixels_of
-from codesign.targets.fpga.hw.walk import Operands, Walker, delay
+from codesign.targets.fpga.hw.walk import Walker, delay
 from codesign.targets.fpga.isa import BLOCK, Unit
 
 SUM_BITS = 24
