@@ -47,6 +47,17 @@ def test_soak_tests_run_only_when_asked_for(suite: Path) -> None:
     assert "PASSED tests/test_one.py::test_long" in soak
 
 
+def test_folders_of_any_name_are_collected(suite: Path) -> None:
+    """``build`` is one that pytest leaves out unless told."""
+    for folder in ("tests/fpga/build", "codesign/build"):
+        (suite / folder).mkdir(parents=True)
+    (suite / "tests" / "fpga" / "build" / "test_two.py").write_text("def test_deep(): pass\n")
+    (suite / "codesign" / "build" / "part.py").write_text('"""\n>>> 1 + 1\n2\n"""\n')
+    said = run_pytest(suite)
+    assert "PASSED tests/fpga/build/test_two.py::test_deep" in said
+    assert "PASSED codesign/build/part.py::" in said
+
+
 def test_skips_fail_where_nothing_may_be_missing(suite: Path) -> None:
     (suite / "tests" / "test_two.py").write_text(
         "import pytest\n"

@@ -34,6 +34,13 @@ OPTIONS = (
 MARGIN = 1.02
 """nextpnr is asked for so many times the clock: its router goes on until its own sums keep to what
 is asked for, and the analysis after it has found paths 1.3 % slower than those."""
+ROUNDS = 1000
+"""The static placer's, at most: it ends after some 550, or moves on for hours with a seed for which
+it does not converge."""
+
+
+class NotPlacedError(CodesignError):
+    """The placer does not converge."""
 
 
 @dataclass(frozen=True)
@@ -82,29 +89,37 @@ def place(
 ) -> Placed:  # fmt: skip
     """Place, route and pack; takes minutes. Each seed is tried until one meets ``mhz``, none that
     would not end within ``budget`` seconds if it took as long as the one before (the first is
-    always tried).
+    always tried). A seed with which the placer does not converge is given up.
 
     ``lpf``: constraints. Results are kept by content. Raises InputError for a part that nextpnr
-    does not have, ToolNotFoundError, and CodesignError when no seed meets the clock (unless
-    ``allow_slow``: then the fastest is returned).
+    does not have, ToolNotFoundError, NotPlacedError where the placer converges with none of the
+    seeds, and CodesignError when no seed meets the clock (unless ``allow_slow``: then the fastest
+    is returned).
     """
     if part not in PARTS:
         raise InputError(f"part {part!r}: nextpnr-ecp5 is called for {', '.join(PARTS)}")
     best: Placed | None = None
+    astray: NotPlacedError | None = None
     began, tried = time.monotonic(), 0
     for seed in seeds:
         if best is not None and budget is not None:
             spent = time.monotonic() - began
             if spent + best.seconds > budget:
                 break
-        found = _place(synthesis, part, lpf, mhz, seed, folder, line)
+        try:
+            found = _place(synthesis, part, lpf, mhz, seed, folder, line)
+        except NotPlacedError as error:
+            astray = error
+            if line is not None:
+                line(str(error))
+            continue
         tried += 1
         if best is None or found.fmax_mhz > best.fmax_mhz:
             best = found
         if best.met:
             return best
     if best is None:
-        raise InputError("no seed to place with; give at least one")
+        raise astray or InputError("no seed to place with; give at least one")
     if allow_slow:
         return best
     raise CodesignError(
@@ -132,7 +147,7 @@ def _place(
              "--lpf", "asked.lpf", "--textcfg", "design.config", "--report", "report.json",
              "--freq", f"{MARGIN * mhz:g}", "--seed", str(seed), *OPTIONS],
             f"placing {synthesis.top} on {part}", cwd=aside, log=aside / "nextpnr.log",
-            line=_steps(line, seed) if line is not None else None,
+            line=_steps(line, seed),
         )  # fmt: skip
         run_program(
             [ecppack, "design.config", "design.bit", "--compress"],
@@ -153,7 +168,7 @@ def tightened(lpf: str) -> str:
     """Constraints with clocks ``MARGIN`` times as fast.
 
     >>> tightened('FREQUENCY PORT "clk" 25 MHZ;')
-    'FREQUENCY PORT "clk" 25.75 MHZ;'
+    'FREQUENCY PORT "clk" 25.5 MHZ;'
     """
     return re.sub(
         r'(FREQUENCY (?:PORT|NET) "[^"]*" )([0-9.]+)',
@@ -189,8 +204,8 @@ def _slowest_path(paths: object, clock: str) -> tuple[str, ...]:
     return ()
 
 
-def _steps(line: Callable[[str], None], seed: int) -> Callable[[str], None]:
-    """Tell what nextpnr is at, not all it says."""
+def _steps(line: Callable[[str], None] | None, seed: int) -> Callable[[str], None]:
+    """Tell what nextpnr is at, not all it says; stop it where it does not converge."""
     said = {"stage": ""}
     stages = (
         (r"Packing|Info: Packing", "packing"), (r"Running.*placer|Creating initial", "placing"),
@@ -199,6 +214,13 @@ def _steps(line: Callable[[str], None], seed: int) -> Callable[[str], None]:
     )  # fmt: skip
 
     def step(text: str) -> None:
+        if (at := re.match(r"Info: iter=(\d+) steplen=", text)) and int(at[1]) > ROUNDS:
+            raise NotPlacedError(
+                f"nextpnr's static placer has not converged in {ROUNDS:,} rounds with seed {seed}; "
+                "another seed does, most often"
+            )
+        if line is None:
+            return
         for pattern, stage in stages:
             if re.search(pattern, text) and said["stage"] != stage:
                 said["stage"] = stage

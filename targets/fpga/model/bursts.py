@@ -210,11 +210,11 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
                 part.foreign, part.last = foreign and not last, last
                 opened = -1
             yield part
-        if after is None and dropped:
+        if dropped:
             entries += dropped
-            yield Part(final.time, final.start, final.before, entries, words, 0, last=True)
-        elif dropped:
-            entries += dropped
+            told = entries
+            whole = after is None
+            yield Part(final.time, final.start, final.before, entries, words, 0, last=whole)
         piece = after
 
 

@@ -169,8 +169,8 @@ class _Run:
     def _kick(self, cycle: int) -> None:
         self.reads.kick(max(cycle, self.now))
 
-    def _came(self, cycle: int) -> None:
-        self.dispatcher.came(cycle)
+    def _came(self, first: int, last: int) -> None:
+        self.dispatcher.came(first, last)
 
     def _start_later(self, unit: Unit, cycle: int) -> None:
         self.later(cycle, lambda now: self._start(unit, now))

@@ -18,6 +18,8 @@ WORDS = {unit: -(-bits(unit) // 64) for unit in UNITS}
 LENGTH = COMMAND_BYTES // 8
 QUEUE = 62
 """Words of a queue's 64 that may be full when one more is counted in."""
+UNSEEN = 2
+"""Words before the next command's first one that a queue does not count yet."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ class Dispatcher:
         the unit's next command may start then."""
         self.commands, self.fixed = commands, fixed
         self.wish, self.start = wish, start
-        self.beats = COMMAND_BYTES // port
-        self.fetched: deque[int] = deque()
-        """Cycles in which commands came that no queue has yet."""
+        self.before_last = LENGTH - port // 8
+        """A command's words before those of its last beat."""
+        self.fetched: deque[tuple[int, int]] = deque()
+        """Cycles in which the outer beats came of commands that no queue has yet."""
         self.given = 0
         """Commands that are in queues or were."""
         self.handed = 0
@@ -81,10 +84,10 @@ class Dispatcher:
         there = not rest or rest[0].unit is Unit.END
         return there and not any(self.queues.values())
 
-    def came(self, cycle: int) -> None:
-        """A command's last beat came."""
-        self.fetched.append(cycle)
-        self.hand(cycle)
+    def came(self, first: int, last: int) -> None:
+        """A command came, its outer beats in these cycles."""
+        self.fetched.append((first, last))
+        self.hand(last)
 
     def hand(self, cycle: int) -> None:
         """Words of commands that have come go into queues, where there is room."""
@@ -94,11 +97,15 @@ class Dispatcher:
             unit = command.unit
             if unit is Unit.END:
                 return
-            came, queue, length = self.fetched[0], self.queues[unit], WORDS[unit]
-            if (len(queue) - 1) * length > QUEUE - length:
+            queue, length = self.queues[unit], WORDS[unit]
+            begun, came = self.fetched[0]
+            first = max(self.handed + LENGTH, begun + 3, came + 3 - self.before_last)
+            seen = (len(queue) - 1) * length
+            if index and self.commands[index - 1].unit is unit and not self.blocked:
+                seen -= max(0, length - (first - self.handed - UNSEEN))
+            if seen > QUEUE - length:
                 self.blocked = True
                 return
-            first = max(self.handed + LENGTH, came - self.beats + 4, came - LENGTH // 2)
             if self.blocked:
                 level = len(queue) * length
                 first = max(first, cycle + 3 + max(0, level - QUEUE + length))

@@ -52,21 +52,22 @@ class Memory:
         self.ramps: deque[list[int]] = deque()
         """(cycle of the next beat from the port, beats): one a cycle."""
 
-    def _pay(self, address: int, beats: int) -> None:
-        """For what is moved around a burst, up to whole granules."""
+    def pay(self, address: int, beats: int) -> None:
+        """For what is moved around a burst, up to whole granules: in the cycle in which its address
+        is taken, after that cycle's beats."""
         granule, size = self.dram.granule, beats * self.port
         low = address // granule * granule
         high = -(-(address + size) // granule) * granule
         self.budget -= (high - low - size) * self.dram.bytes_per_cycle.denominator
 
     def read(self, cycle: int, address: int, beats: int, burst: Any) -> None:
-        """A read's address is taken in ``cycle``."""
-        self._pay(address, beats)
+        """A read's address is taken in ``cycle``; to be called when that cycle is done."""
+        self.pay(address, beats)
         self.reads.append([cycle + self.dram.latency, beats, burst])
 
-    def write(self, first: int, address: int, beats: int) -> None:
-        """A burst whose beats come from cycle ``first`` on, after those before it."""
-        self._pay(address, beats)
+    def write(self, first: int, beats: int) -> None:
+        """A burst whose beats come from cycle ``first`` on, after those before it; ``pay`` is called
+        for it."""
         self.lengths.append(beats)
         self.ramps.append([first, beats])
 

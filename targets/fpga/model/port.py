@@ -85,13 +85,15 @@ class ReadPort:
             if client.asks <= cycle:
                 self.used += 1
                 self.sent = cycle
-                address, beats = client.issue(cycle)
-                self.memory.read(cycle + 1, address, beats, client)
+                self._read(cycle + 1, *client.issue(cycle), client)
                 soonest = min(other.asks for other in self.clients)
                 break
             soonest = min(soonest, client.asks)
         if soonest < NEVER:
             self.kick(max(soonest, cycle + 1))
+
+    def _read(self, cycle: int, address: int, beats: int, client: Client) -> None:
+        self.later(cycle, lambda now: self.memory.read(now, address, beats, client))
 
     def moved(self, client: Any, beats: int, first: int, last: int, over: bool) -> None:
         """The memory has given beats of the oldest burst."""
@@ -112,7 +114,7 @@ class WritePort:
     def __init__(self, later: Later, finished: Callable[[int, int], None],
                  sent: Callable[[int, int, int, int], None]) -> None:  # fmt: skip
         """``sent(source, beats, cycle, first)``: a burst goes, its beats from ``first`` on."""
-        self.finished, self.sent = finished, sent
+        self.later, self.finished, self.sent = later, finished, sent
         self.memory: Memory
         self.queues: tuple[deque[tuple[int, int, int, bool]], ...] = (deque(), deque())
         """Of each source: (cycle from which it may go, address, beats, the command's last)."""
@@ -164,7 +166,8 @@ class WritePort:
             begins = max(cycle + 3, self.beats_end + 1)
             self.beats_end = begins + beats - 1
             self.sending.append(self.beats_end)
-            self.memory.write(begins, address, beats)
+            self.memory.write(begins, beats)
+            self.later(cycle + 1, lambda _: self.memory.pay(address, beats))
         else:
             self.respond.at(cycle + 2)
         self.kick(cycle + 1)

@@ -20,14 +20,18 @@ Kick = Callable[[int], None]
 
 
 class Fetcher:
-    """Commands, in order; ``came(cycle)``: of each, when its last beat is taken."""
+    """Commands, in order; ``came(first, last)``: of each, when its outer beats are taken."""
 
-    def __init__(self, port: int, count: int, kick: Kick, came: Kick) -> None:
+    def __init__(
+        self, port: int, count: int, kick: Kick, came: Callable[[int, int], None]
+    ) -> None:
         self.port, self.left, self.kick, self.came = port, count, kick, came
         self.address = 0
         self.room: deque[int] = deque()
         """Cycles from which there is room for another command."""
         self.asks = NEVER
+        self.begun: int | None = None
+        """Cycle in which the first beat of the burst at hand was taken."""
 
     def wish(self, cycle: int) -> None:
         """There is room for another command."""
@@ -50,11 +54,15 @@ class Fetcher:
 
     def take(self, beats: int, first: int, last: int, free: float) -> float:
         """See ``Client``: taken as they come."""
+        if self.begun is None:
+            self.begun = int(max(free, first)) + 1
         return max(free + beats, first + beats, last + 1)
 
     def over(self, cycle: int) -> None:
         """See ``Client``."""
-        self.came(cycle)
+        assert self.begun is not None
+        self.came(self.begun, cycle)
+        self.begun = None
 
 
 class Residual:

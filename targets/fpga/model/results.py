@@ -179,7 +179,8 @@ class Source:
     def _leave(self, making: Making, part: Part, made: int, entries: int) -> bool:
         """When they leave the queue and go into beats and bursts."""
         # the beat behind an open burst waits while that is closed
-        passes = max(part.passes, part.beats_made + (self.open is not None))
+        closing = self.open is not None and (part.beats_made > 0 or part.last)
+        passes = max(part.passes, part.beats_made + closing)
         leaves = max(made + making.lead, self.way + passes)
         if part.beats_made:
             beats = self.beats + part.beats_made - BEATS
@@ -201,7 +202,7 @@ class Source:
         self.way = leaves
         self.beats += part.beats_made
         self.left.append((entries, leaves))
-        if self.open is not None:
+        if closing and self.open is not None:
             address, beats = self.open
             self.open = None
             self._close(leaves - passes + 1, address, beats, False)

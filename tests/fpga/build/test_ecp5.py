@@ -15,7 +15,8 @@ from codesign.flow.choose import design
 from codesign.flow.options import DesignOptions
 from codesign.flow.report.hardware import placed_section
 from codesign.ir import Graph
-from codesign.targets.fpga.build.ecp5 import place
+from codesign.targets.fpga.build import ecp5
+from codesign.targets.fpga.build.ecp5 import NotPlacedError, place
 from codesign.targets.fpga.build.synth import Synthesis, parse_stat, synthesise
 from codesign.targets.fpga.build.ulx3s import Ulx3sBuild, facts, lower_clock
 from codesign.targets.fpga.hw.multiply import ScaleMultiplier
@@ -82,6 +83,16 @@ def test_place_and_route(scale: Synthesis, tmp_path: Path) -> None:
     assert f"{found.fmax_mhz:.2f}".rstrip("0").rstrip(".") + " MHz, met of 50 asked for" in page
     assert "<code>MULT18X18D</code></td><td class=n>2</td><td class=n>28</td>" in page
     assert placed_section({"placed": None}) == ""
+
+
+def test_a_placer_that_does_not_converge_is_stopped(
+    scale: Synthesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(ecp5, "ROUNDS", 3)
+    with pytest.raises(NotPlacedError, match="has not converged in 3 rounds with seed 8; another"):
+        place(scale, "LFE5U-25F-6BG381C", "", 51.0, seeds=(7, 8), line=said.append)
+    assert sum("with seed 7" in text for text in said) == 1
 
 
 def test_a_missed_clock_is_followed_by_the_next_that_was_reached() -> None:
