@@ -41,8 +41,8 @@ from codesign.quant.formats import parse_formats
 from codesign.quant.sensitivity import sensitivity
 from codesign.space.device import load_device
 from codesign.targets.fpga.compile import Program, compile_network
-from codesign.targets.fpga.isa import Unit
-from codesign.targets.fpga.model.cycles import CycleModel
+from codesign.targets.fpga.isa import Command, Unit
+from codesign.targets.fpga.model.cycles import CycleModel, Cycles
 from codesign.targets.fpga.model.layers import ends_of, layer_cycles, layer_spans, starts_of
 from codesign.targets.fpga.sim.dram import Dram
 from codesign.targets.fpga.sim.result import SimResult
@@ -133,17 +133,15 @@ def simulated(
 
 
 def layer_errors(
-    program: Program, model: CycleModel, results: Sequence[SimResult],
+    runs: Sequence[tuple[Sequence[Command], Cycles, SimResult]],
     chains: Sequence[tuple[Sequence[str], Any]],
 ) -> tuple[dict[str, tuple[float, float]], dict[str, tuple[float, float]]]:  # fmt: skip
     """Layer to its cycles (modelled, simulated): from the end of the layers before to its own, and
-    from its first command's start to its end."""
+    from its first command's start to its end. ``runs``: commands, modelled and simulated run."""
     group = {name: names[0] for names, _ in chains for name in names}
     shares: dict[str, tuple[float, float]] = {}
     spans: dict[str, tuple[float, float]] = {}
-    runs = [s for s in program.segments if s.kind == "accelerator"]
-    for segment, result in zip(runs, results):
-        commands, run = segment.commands, model.run(segment.commands, result.since)
+    for commands, run, result in runs:
         starts, ends = starts_of(run), ends_of(run)
         truth = layer_cycles(commands, result.ends, group)
         guess = layer_cycles(commands, ends, group)
@@ -194,10 +192,13 @@ def measure(network: str, board: str, asked: argparse.Namespace) -> dict[str, An
     if asked.simulate:
         images = real_images(prepared, asked.images, "test")
         found = simulated(program, prepared, Dram.of(device), images, asked.images)
-        layers, spans = layer_errors(program, model, found.results, hardware.chains)
         # of the last image, at the memory's refresh phase of that run
-        pairs = zip(runs, found.results)
-        then = sum(model.run(s.commands, result.since).total for s, result in pairs)
+        pairs = [
+            (s.commands, model.run(s.commands, r.since, asked.images > 1 or place > 0), r)
+            for place, (s, r) in enumerate(zip(runs, found.results))
+        ]
+        layers, spans = layer_errors(pairs, hardware.chains)
+        then = sum(run.total for _, run, _ in pairs)
         errors = {n: m / s - 1 for n, (m, s) in layers.items() if s > 0}
         span_errors = {n: m / s - 1 for n, (m, s) in spans.items() if s > 0}
         stalls = {

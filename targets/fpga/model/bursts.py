@@ -52,6 +52,8 @@ class Part:
     """Of their own."""
     foreign: bool = False
     """The burst is only closed by the beat that follows it."""
+    half: int = 0
+    """1: the command's last beat is not full and goes a cycle after its results."""
     last: bool = False
 
 
@@ -80,6 +82,11 @@ class Shape:
         """Entries of a depthwise step."""
         return self.blocks * -(-self.px // self.pixels)
 
+    def entries(self, pixels: int) -> int:
+        """Of so many pixels of a row."""
+        whole, rest = divmod(pixels, self.px)
+        return whole * -(-self.px // self.pixels) + -(-rest // self.pixels)
+
     def least(self, residual: bool) -> int:
         """Cycles of a depthwise step at least."""
         return max(self.makes * self.halves, 2 if residual else 0)
@@ -102,8 +109,7 @@ class _Piece:
 def _drained(v: Mapping[str, int], s: Shape) -> Iterator[_Piece]:
     """Rows of blocks."""
     scale = 2 if v.get("wide") else 1
-    whole, rest = divmod(v["width"], s.px)
-    row = whole * -(-s.px // s.pixels) + -(-rest // s.pixels)
+    row = s.entries(v["width"])
     time = 0
     for block in range(v["blocks"]):
         at = v.get("address", 0) + block * v.get("block_step", 0) * scale
@@ -162,7 +168,6 @@ def residual_runs(v: Mapping[str, int], s: Shape) -> list[tuple[int, int]]:
 def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterator[Part]:
     """Results that go to memory."""
     scale = 2 if v.get("wide") else 1
-    apart = max(1, s.pixels // scale) * scale  # words of a unit
     port, longest = s.port, LONGEST * s.port
     few = longest // 2
     entries = told = words = passes = made = 0
@@ -176,6 +181,7 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
             dropped += after.entries
             final, after = after, next(pieces, None)
         at, end = piece.address, piece.address + 8 * piece.words
+        pixel = inside = 0
         while at < end:
             if opened < 0:
                 opened = at
@@ -186,7 +192,9 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
             at += size
             made += -(-at // port)
             words += size // (8 * scale)
-            passes += -(-size // (8 * apart))
+            before, pixel = (inside, pixel), (at - piece.address) // (8 * scale)
+            inside = s.entries(pixel)
+            passes += inside - before[0] if scale == 1 else pixel - before[1]
             ends, closes = at == end, at % longest == 0
             if not ends and not closes and at % few:
                 continue
@@ -195,11 +203,8 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
             if not closes and ends and at % few and entries - told < FEW:
                 continue  # goes on in the next piece
             told = entries
-            share, time = entries, piece.time
-            if not ends:
-                share -= piece.entries * (end - at) // (8 * piece.words)
-                if not s.blocks:
-                    time = piece.start + (share - entries + piece.entries) * s.halves
+            rest = piece.entries - inside
+            share, time = entries - rest, piece.time - rest * s.halves
             last = ends and after is None and not dropped
             part = Part(time, piece.start, piece.before, share, words, passes)
             part.beats_made = made
@@ -208,6 +213,7 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
                 part.address = opened // port * port
                 part.beats = -(-at // port) - opened // port
                 part.foreign, part.last = foreign and not last, last
+                part.half = int(last and at % port > 0)
                 opened = -1
             yield part
         if dropped:

@@ -87,19 +87,23 @@ class CycleModel:
             part -= self.dram.refresh_cycles / self.dram.refresh_interval
         return min(float(self.dram.bytes_per_cycle) * part, 2.0 * self.port)
 
-    def run(self, commands: Sequence[Command], since: int = SINCE) -> Cycles:
-        """The list from start to done; ``since``: cycles that the memory has run before, with
-        another run in them unless it is ``SINCE``.
+    def run(
+        self, commands: Sequence[Command], since: int = SINCE, again: bool = False
+    ) -> Cycles:  # fmt: skip
+        """The list from start to done; ``since``: cycles that the memory has run before; ``again``:
+        another list's run was among them, and ended with a write.
 
         Raises VerifyError if nothing can go on.
         """
-        return _Run(self, commands, since).total()
+        return _Run(self, commands, since, again).total()
 
 
 class _Run:
     """One run of a list."""
 
-    def __init__(self, model: CycleModel, commands: Sequence[Command], since: int) -> None:
+    def __init__(
+        self, model: CycleModel, commands: Sequence[Command], since: int, again: bool
+    ) -> None:  # fmt: skip
         self.commands, self.fixed, self.works = commands, model.fixed, model.works
         port = model.port
         self.heap: list[tuple[int, int, Callable[[int], None]]] = []
@@ -114,9 +118,8 @@ class _Run:
         self.reads = ReadPort([self.fetcher, *self.residuals, self.loader], self.later)
         self.writes = WritePort(self.later, self._stored, self._sent)
         memory = Memory(
-            model.dram, port, self.reads.moved, self.writes.written, since,
-            writing=since != SINCE,  # a run ends with a write
-        )  # fmt: skip
+            model.dram, port, self.reads.moved, self.writes.written, since, writing=again
+        )
         self.memory = self.reads.memory = self.writes.memory = memory
         self.sources = [
             Source(k, self.writes.close, self.residuals[k], self, model.fixed.written)

@@ -66,8 +66,8 @@ class Memory:
         self.reads.append([cycle + self.dram.latency, beats, burst])
 
     def write(self, first: int, beats: int) -> None:
-        """A burst whose beats come from cycle ``first`` on, after those before it; ``pay`` is called
-        for it."""
+        """A burst whose beats come from cycle ``first`` on, after those before it; somebody calls
+        ``pay`` for it."""
         self.lengths.append(beats)
         self.ramps.append([first, beats])
 

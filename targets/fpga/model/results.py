@@ -209,7 +209,7 @@ class Source:
         if part.foreign:
             self.open = part.address, part.beats
         elif part.beats or part.last:
-            self._close(leaves, part.address, part.beats, part.last)
+            self._close(leaves + part.half, part.address, part.beats, part.last)
         if part.last:
             self.way += NEXT
             self.owner.left(self.number, making, making.first, leaves, part.words)

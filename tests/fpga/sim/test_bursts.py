@@ -11,7 +11,7 @@ import pytest
 
 from codesign.targets.fpga.isa import Command, Dest, Unit
 from codesign.targets.fpga.model.bursts import Shape, cut, parts, residual_runs
-from codesign.targets.fpga.model.cycles import SINCE, CycleModel, Fixed
+from codesign.targets.fpga.model.cycles import CycleModel, Fixed
 from codesign.targets.fpga.model.memory import Memory
 from codesign.targets.fpga.sim.dram import Dram
 from codesign.targets.fpga.sim.memory import AxiMemory
@@ -68,7 +68,8 @@ def modelled(
         while memory.advance(cycle):
             pass
         if write:
-            memory.write(cycle + 1, address, beats)
+            memory.write(cycle + 1, beats)
+            memory.pay(address, beats)
         else:
             memory.read(cycle, address, beats, None)
     while memory.advance(cycles - 1):
@@ -151,7 +152,7 @@ def test_a_run_after_another_turns_the_memory_first() -> None:
     load = Command(Unit.LOAD, {"dest": int(Dest.DENSE_PARAM), "address": 4096, "count": 8})
     model = CycleModel(SMALL, Dram(latency=20, turnaround=4))
     commands = [load, Command(Unit.END, {"wait_load": 1})]
-    first, later = (model.run(commands, since).spans[0] for since in (SINCE, 1000))
+    first, later = (model.run(commands, again=again).spans[0] for again in (False, True))
     assert (later.start - first.start, later.end - first.end) == (4, 4)
 
 
