@@ -34,6 +34,8 @@ class Part:
 
     time: int
     """Cycles of the unit's own loop up to the last of them, if nothing stalls."""
+    first: int
+    """The same up to the first of them."""
     start: int
     """The same up to the start of the step that makes the last of them."""
     before: int
@@ -148,7 +150,7 @@ def parts(v: Mapping[str, int], s: Shape, least: int, halved: bool) -> Iterator[
     """The results of a command. ``least``: cycles of a depthwise step at least; ``halved``: results
     on chip take two cycles for each pixel."""
     pieces = _stepped(v, s, least) if s.blocks else _drained(v, s)
-    return _placed(pieces, halved) if v.get("to_chip") else _stored(v, s, pieces)
+    return _placed(pieces, s.halves, halved) if v.get("to_chip") else _stored(v, s, pieces)
 
 
 def residual_runs(v: Mapping[str, int], s: Shape) -> list[tuple[int, int]]:
@@ -171,7 +173,7 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
     port, longest = s.port, LONGEST * s.port
     few = longest // 2
     entries = told = words = passes = made = 0
-    opened = -1  # the open burst's first byte
+    opened = first = -1  # the open burst's first byte; when the first of the results is made
     piece: _Piece | None = next(pieces)
     while piece is not None:
         entries += piece.entries
@@ -188,6 +190,8 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
                 made -= at // port
             else:
                 made -= -(-at // port)
+            if first < 0:
+                first = piece.time - (piece.entries - inside) * s.halves
             size = min(end - at, few - at % few)
             at += size
             made += -(-at // port)
@@ -206,7 +210,8 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
             rest = piece.entries - inside
             share, time = entries - rest, piece.time - rest * s.halves
             last = ends and after is None and not dropped
-            part = Part(time, piece.start, piece.before, share, words, passes)
+            part = Part(time, first, piece.start, piece.before, share, words, passes)
+            first = -1
             part.beats_made = made
             passes = made = 0
             if closes:
@@ -220,20 +225,26 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
             entries += dropped
             told = entries
             whole = after is None
-            yield Part(final.time, final.start, final.before, entries, words, 0, last=whole)
+            yield Part(
+                final.time, final.time, final.start, final.before, entries, words, 0, last=whole
+            )  # fmt: skip
         piece = after
 
 
-def _placed(pieces: Iterator[_Piece], halved: bool) -> Iterator[Part]:
+def _placed(pieces: Iterator[_Piece], halves: int, halved: bool) -> Iterator[Part]:
     """Results that stay on chip."""
     entries = words = passes = told = 0
-    piece = None
+    first, piece = -1, None
     for piece in pieces:
+        if first < 0:
+            first = piece.time - piece.entries * halves
         entries += piece.entries
         words += piece.pixels
         passes += piece.pixels * (2 if halved else 1)
         if entries - told >= FEW:
-            yield Part(piece.time, piece.start, piece.before, entries, words, passes)
-            passes, told = 0, entries
+            yield Part(piece.time, first, piece.start, piece.before, entries, words, passes)
+            passes, told, first = 0, entries, -1
     assert piece is not None
-    yield Part(piece.time, piece.start, piece.before, entries, words, passes, last=True)
+    if first < 0:
+        first = piece.time
+    yield Part(piece.time, first, piece.start, piece.before, entries, words, passes, last=True)

@@ -135,8 +135,8 @@ class _Run:
         """Cycles from which the next command could start, as to its own unit's loop."""
         self.drained: list[deque[int]] = [deque([0]), deque([0])]
         """The same as to the command before's results."""
-        self.windows: list[deque[tuple[float, float, float]]] = [deque(), deque()]
-        """(from, to, share of the cycles) in which results on chip are placed."""
+        self.windows: list[deque[tuple[int, int]]] = [deque(), deque()]
+        """(from, to): cycles in which results on chip are placed, and nothing that is loaded."""
         self.spans: list[Span] = []
         self.over: int | None = None
 
@@ -236,12 +236,10 @@ class _Run:
         windows = self.windows[source]
         while windows and windows[0][1] < begins:
             windows.popleft()
-        for first, last, share in windows:
+        for first, last in windows:
             if first >= ends:
                 break
-            low = max(first, begins)
-            left, room = ends - low, (last - low) * (1 - share)
-            ends = ends + (last - low) - room if left > room else low + left / (1 - share)
+            ends += last - max(first, begins)
         return ends
 
     # results
@@ -277,12 +275,12 @@ class _Run:
         self.looped[source].append(free)
         self._next(source)
 
-    def left(self, source: int, making: Making, first: int, last: int, pixels: int) -> None:
-        """All results of a command have left their queue, from cycle ``first`` to ``last``."""
-        if making.placed:
-            slow = 2 if source and self.works.dense.pi < BLOCK else 1
-            share = min(1.0, pixels * slow / max(1, last - first))
-            self.windows[source].append((first + 1.0, last + 1.0, share))
+    def placed(self, source: int, first: int, last: int) -> None:
+        """Results are placed on chip in each cycle from ``first`` to ``last``."""
+        self.windows[source].append((first + 1, last + 2))
+
+    def left(self, source: int, last: int) -> None:
+        """All results of a command have left their queue, the last one in cycle ``last``."""
         self.drained[source].append(last + 2)
         self._next(source)
 

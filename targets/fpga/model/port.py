@@ -18,6 +18,8 @@ OUTSTANDING = 8
 """Bursts of each direction under way."""
 FREE = 2
 """Cycles from a burst's last beat to another burst in its place."""
+FEW = 4
+"""Beats that are taken at once where it is not known for long what holds them back."""
 SENDS = 4
 """Write bursts whose addresses are out before their beats."""
 Later = Callable[[int, Callable[[int], None]], None]
@@ -49,6 +51,10 @@ class Client(Protocol):
     asks: int
     """Cycle from which a burst is asked for; ``NEVER``: none."""
 
+    @property
+    def held(self) -> bool:
+        """Beats may wait for what is not known long before."""
+
     def issue(self, cycle: int) -> tuple[int, int]:
         """The burst that is asked for, (address, beats), is sent in this cycle."""
 
@@ -69,6 +75,8 @@ class ReadPort:
         self.used = 0
         self.last = -1.0
         """Cycle in which the last beat was taken."""
+        self.there: deque[tuple[Client, int, int, int, bool]] = deque()
+        """Beats that the memory gave and that are not taken: see ``moved``."""
         self.look = Alarm(later, self._look)
         self.sent = -1
 
@@ -95,13 +103,32 @@ class ReadPort:
     def _read(self, cycle: int, address: int, beats: int, client: Client) -> None:
         self.later(cycle, lambda now: self.memory.read(now, address, beats, client))
 
-    def moved(self, client: Any, beats: int, first: int, last: int, over: bool) -> None:
+    def moved(self, client: Client, beats: int, first: int, last: int, over: bool) -> None:
         """The memory has given beats of the oldest burst."""
-        self.last = client.take(beats, first, last, self.last)
-        if over:
-            cycle = int(-(-self.last // 1))
-            client.over(cycle)
-            self.later(cycle + FREE, self._free)
+        self.there.append((client, beats, first, last, over))
+        if len(self.there) == 1:
+            self._take(last)
+
+    def _take(self, cycle: int) -> None:
+        """Beats are taken, as far as it is known when."""
+        while self.there:
+            client, beats, first, last, over = self.there[0]
+            some = beats
+            if client.held:
+                if self.last > cycle + 1:
+                    self.later(int(self.last), self._take)
+                    return
+                some = min(beats, FEW)
+            ends = last - (beats - some) * (last - first) // max(1, beats)
+            self.last = client.take(some, first, ends, self.last)
+            if some < beats:
+                self.there[0] = (client, beats - some, min(ends + 1, last), last, over)
+                continue
+            self.there.popleft()
+            if over:
+                done = int(-(-self.last // 1))
+                client.over(done)
+                self.later(done + FREE, self._free)
 
     def _free(self, cycle: int) -> None:
         self.used -= 1

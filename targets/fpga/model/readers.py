@@ -52,6 +52,8 @@ class Fetcher:
         self._ask(cycle + 2)
         return address, COMMAND_BYTES // self.port
 
+    held = False
+
     def take(self, beats: int, first: int, last: int, free: float) -> float:
         """See ``Client``: taken as they come."""
         if self.begun is None:
@@ -121,6 +123,8 @@ class Residual:
         self.asks = NEVER
         self._ask(cycle)
         return address, beats
+
+    held = False
 
     def take(self, beats: int, first: int, last: int, free: float) -> float:
         """See ``Client``: taken as they come."""
@@ -266,6 +270,11 @@ class Loader:
         self._make(cycle + full)
         self._ask(cycle + 1)
         return address, beats
+
+    @property
+    def held(self) -> bool:
+        """See ``Client``: by results on chip, which go first."""
+        return self.loads[0].window >= 0
 
     def take(self, beats: int, first: int, last: int, free: float) -> float:
         """See ``Client``. The loader sees beats a cycle late; two wait before it."""

@@ -40,8 +40,7 @@ class Making:
     """Results of one command under way."""
 
     __slots__ = (
-        "begun", "each", "first", "lead", "more", "parts", "placed", "residual", "shift", "start",
-        "values",
+        "begun", "each", "lead", "more", "parts", "placed", "residual", "shift", "start", "values",
     )  # fmt: skip
 
     def __init__(
@@ -55,8 +54,6 @@ class Making:
         self.residual, self.placed = bool(values.get("residual")), bool(values.get("to_chip"))
         self.shift = 0
         """Cycles by which it is late."""
-        self.first = -1
-        """Cycle before its first unit of results."""
         self.more: Part | None = next(parts, None)
 
 
@@ -66,8 +63,11 @@ class Owner(Protocol):
     def made(self, source: int, making: Making, last: int) -> None:
         """All results are made, the last one in cycle ``last``."""
 
-    def left(self, source: int, making: Making, first: int, last: int, pixels: int) -> None:
-        """All have left the queue, from cycle ``first`` to ``last``."""
+    def placed(self, source: int, first: int, last: int) -> None:
+        """Results are placed on chip in each cycle from ``first`` to ``last``."""
+
+    def left(self, source: int, last: int) -> None:
+        """All have left the queue, the last one in cycle ``last``."""
 
 
 class Source:
@@ -181,7 +181,8 @@ class Source:
         # the beat behind an open burst waits while that is closed
         closing = self.open is not None and (part.beats_made > 0 or part.last)
         passes = max(part.passes, part.beats_made + closing)
-        leaves = max(made + making.lead, self.way + passes)
+        first = made - (part.time - part.first)
+        leaves = max(made, max(self.way - making.lead, first) + passes) + making.lead
         if part.beats_made:
             beats = self.beats + part.beats_made - BEATS
             if beats > self.sent[-1][0]:
@@ -197,8 +198,8 @@ class Source:
             if self.closed >= HEADS:
                 place = self.closed - HEADS - (self.went - len(self.gone))
                 leaves = max(leaves, self.gone[place] + 1 - WAY)
-        if making.first < 0:
-            making.first = leaves - passes
+        if making.placed and passes:
+            self.owner.placed(self.number, leaves - passes + 1, leaves)
         self.way = leaves
         self.beats += part.beats_made
         self.left.append((entries, leaves))
@@ -212,5 +213,5 @@ class Source:
             self._close(leaves + part.half, part.address, part.beats, part.last)
         if part.last:
             self.way += NEXT
-            self.owner.left(self.number, making, making.first, leaves, part.words)
+            self.owner.left(self.number, leaves)
         return True
