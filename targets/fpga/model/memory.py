@@ -17,6 +17,8 @@ from typing import Any
 
 from codesign.targets.fpga.sim.dram import Dram
 
+LONGEST = 16
+"""Beats of the longest burst."""
 NEVER = 1 << 62
 """A cycle that does not come."""
 
@@ -45,7 +47,7 @@ class Memory:
         self.hold = 0
         self.writing = writing
         self.reads: deque[list[Any]] = deque()
-        """(cycle from which it may be read, beats left, burst)."""
+        """(cycle from which it may be read, beats left, burst, beats after which it is said)."""
         self.lengths: deque[int] = deque()
         """Beats left of each write burst."""
         self.held = 0
@@ -60,10 +62,13 @@ class Memory:
         high = -(-(address + size) // granule) * granule
         self.budget -= (high - low - size) * self.dram.bytes_per_cycle.denominator
 
-    def read(self, cycle: int, address: int, beats: int, burst: Any) -> None:
-        """A read's address is taken in ``cycle``; to be called when that cycle is done."""
+    def read(
+        self, cycle: int, address: int, beats: int, burst: Any, piece: int = LONGEST
+    ) -> None:  # fmt: skip
+        """A read's address is taken in ``cycle``; to be called when that cycle is done. ``piece``:
+        ``moved`` is called after so many beats."""
         self.pay(address, beats)
-        self.reads.append([cycle + self.dram.latency, beats, burst])
+        self.reads.append([cycle + self.dram.latency, beats, burst, piece])
 
     def write(self, first: int, beats: int) -> None:
         """A burst whose beats come from cycle ``first`` on, after those before it; somebody calls
@@ -72,7 +77,7 @@ class Memory:
         self.ramps.append([first, beats])
 
     def advance(self, to: int) -> bool:
-        """Cycles up to ``to``, or to the end of a burst if one ends before: then True."""
+        """Cycles up to ``to``, or to the end of a burst or piece if one ends before: then True."""
         t, b = self.now, self.budget
         num, cost = self.num, self.cost
         cap = 4 * cost
@@ -143,7 +148,7 @@ class Memory:
         cycle at which it is."""
         rest = -(-(self.dram.batch - self.streak) // self.port)
         if not self.writing:
-            beats: int = self.reads[0][1]
+            beats: int = (self.reads[0][1] - 1) % self.reads[0][3] + 1
             if self.held:
                 return min(beats, rest), end
             return beats, min(end, self.ramps[0][0] + 1) if self.ramps else end
@@ -156,7 +161,7 @@ class Memory:
         return beats, min(end, self.reads[0][0]) if self.reads else end
 
     def _move(self, beats: int, first: int, last: int) -> bool:
-        """Whether a burst is over."""
+        """Whether a burst, or a piece that is to be said, is over."""
         if self.writing:
             self.held -= beats
             self.lengths[0] -= beats
@@ -171,4 +176,4 @@ class Memory:
         if over:
             self.reads.popleft()
         self.moved(head[2], beats, first, last, over)
-        return over
+        return over or head[3] < LONGEST

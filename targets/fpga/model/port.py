@@ -51,6 +51,9 @@ class Client(Protocol):
     asks: int
     """Cycle from which a burst is asked for; ``NEVER``: none."""
 
+    piece: int
+    """Beats after which it wants to know."""
+
     @property
     def held(self) -> bool:
         """Beats may wait for what is not known long before."""
@@ -101,7 +104,7 @@ class ReadPort:
             self.kick(max(soonest, cycle + 1))
 
     def _read(self, cycle: int, address: int, beats: int, client: Client) -> None:
-        self.later(cycle, lambda now: self.memory.read(now, address, beats, client))
+        self.later(cycle, lambda now: self.memory.read(now, address, beats, client, client.piece))
 
     def moved(self, client: Client, beats: int, first: int, last: int, over: bool) -> None:
         """The memory has given beats of the oldest burst."""
@@ -119,11 +122,13 @@ class ReadPort:
                     self.later(int(self.last), self._take)
                     return
                 some = min(beats, FEW)
-            ends = last - (beats - some) * (last - first) // max(1, beats)
-            self.last = client.take(some, first, ends, self.last)
             if some < beats:
-                self.there[0] = (client, beats - some, min(ends + 1, last), last, over)
+                apart = (last - first) / (beats - 1)
+                ends, following = (int(first + k * apart) for k in (some - 1, some))
+                self.there[0] = (client, beats - some, following, last, over)
+                self.last = client.take(some, first, ends, self.last)
                 continue
+            self.last = client.take(beats, first, last, self.last)
             self.there.popleft()
             if over:
                 done = int(-(-self.last // 1))

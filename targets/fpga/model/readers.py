@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from codesign.targets.fpga.isa import COMMAND_BYTES
-from codesign.targets.fpga.model.bursts import cut
+from codesign.targets.fpga.model.bursts import LONGEST, cut
 from codesign.targets.fpga.model.memory import NEVER
 
 AHEAD = 4
@@ -21,6 +21,8 @@ Kick = Callable[[int], None]
 
 class Fetcher:
     """Commands, in order; ``came(first, last)``: of each, when its outer beats are taken."""
+
+    held, piece = False, LONGEST
 
     def __init__(
         self, port: int, count: int, kick: Kick, came: Callable[[int, int], None]
@@ -52,8 +54,6 @@ class Fetcher:
         self._ask(cycle + 2)
         return address, COMMAND_BYTES // self.port
 
-    held = False
-
     def take(self, beats: int, first: int, last: int, free: float) -> float:
         """See ``Client``: taken as they come."""
         if self.begun is None:
@@ -70,21 +70,24 @@ class Fetcher:
 class Residual:
     """Words of a residual on their way to a unit."""
 
+    held, piece = False, 4
+
     def __init__(
         self, port: int, kick: Kick, changed: Kick, later: Callable[[int, Kick], None]
     ) -> None:
         """``changed``: words have come."""
         self.port, self.kick, self.changed, self.later = port, kick, changed, later
         self.most = 16 * port // 8
-        self.bursts: deque[tuple[int, int, int, int]] = deque()
-        """(from which cycle on, address, beats, words)."""
+        self.bursts: deque[tuple[int, int, int, int, int]] = deque()
+        """(from which cycle on, address, beats, words, words in its first beat before them)."""
         self.asks = NEVER
         self.asked = 0
-        self.way: deque[int] = deque()
-        """Words of each burst under way."""
+        self.way: deque[list[int]] = deque()
+        """Of each burst under way: words that have not come, and places for words in its beats up
+        to here less those before its words."""
         self.arrived: list[tuple[int, float]] = [(0, 0.0)]
         """(words that have come, by which cycle)."""
-        self.popped = self.there = 0
+        self.popped = self.there = self.wanted = 0
         self.uses: deque[int] = deque()
         self.coming: deque[int] = deque()
         self.stepped = -2
@@ -93,11 +96,12 @@ class Residual:
         """Runs of a command, (address, words), from a cycle on."""
         for address, words in runs:
             for at, beats, size in cut(address, words, self.port):
-                self.bursts.append((cycle, at, beats, size))
+                self.bursts.append((cycle, at, beats, size, max(0, address - at) // 8))
         self._ask(cycle)
 
     def pop(self, words: int, cycle: int) -> None:
         """The unit will have used so many words in all."""
+        self.wanted = words
         self.uses.append(words)
         self.later(cycle, self._pop)
 
@@ -118,25 +122,29 @@ class Residual:
 
     def issue(self, cycle: int) -> tuple[int, int]:
         """See ``Client``."""
-        _, address, beats, words = self.bursts.popleft()
-        self.way.append(words)
+        _, address, beats, words, before = self.bursts.popleft()
+        self.way.append([words, -before])
         self.asks = NEVER
         self._ask(cycle)
         return address, beats
 
-    held = False
-
     def take(self, beats: int, first: int, last: int, free: float) -> float:
         """See ``Client``: taken as they come."""
-        return max(free + beats, first + beats, last + 1)
-
-    def over(self, cycle: int) -> None:
-        """See ``Client``."""
-        words = self.arrived[-1][0] + self.way.popleft()
+        taken = max(free + beats, first + beats, last + 1)
+        burst = self.way[0]
+        burst[1] += beats * self.port // 8
+        came = min(burst[0], burst[1])
+        burst[0], burst[1] = burst[0] - came, 0
+        words, cycle = self.arrived[-1][0] + came, int(-(-taken // 1))
         self.arrived.append((words, float(cycle)))
         self.coming.append(words)
         self.later(cycle + 3, self._came)
         self.changed(cycle)
+        return taken
+
+    def over(self, cycle: int) -> None:
+        """See ``Client``."""
+        self.way.popleft()
 
     def _came(self, cycle: int) -> None:
         self.there = self.coming.popleft()
@@ -174,6 +182,8 @@ class Load:
 
 class Loader:
     """The load unit: asks for the runs of one command while another one's beats are placed."""
+
+    piece = LONGEST
 
     def __init__(
         self, port: int, kick: Kick, idle: Callable[[], None], finished: Kick,

@@ -32,6 +32,8 @@ ROOM = 3
 """Cycles from a place of the queue that becomes free to the entry that takes it."""
 WORDS = 6
 """Cycles from a residual's last word to the entry that uses it."""
+FEW = 4
+"""Residual words that are used at once."""
 POP = 14
 """Cycles from an entry to its residual's words being used."""
 
@@ -166,7 +168,7 @@ class Source:
             if came is None:
                 return False
             least = max(least, int(came) + WORDS + late)
-            self.words.pop(self.used + part.words, least + POP)
+            self._pop(part, least + POP)
         making.shift = least - nominal
         self.waiting.append((making, part, least, entries))
         if part.last:
@@ -175,6 +177,13 @@ class Source:
                 self.used += part.words
             self.owner.made(self.number, making, least)
         return True
+
+    def _pop(self, part: Part, last: int) -> None:
+        """Residual words of these results are used, up to cycle ``last``."""
+        new = self.used + part.words - self.words.wanted
+        for left in range((new - 1) // FEW * FEW, -1, -FEW):
+            cycle = last - left * (part.time - part.first) // new
+            self.words.pop(self.used + part.words - left, cycle)
 
     def _leave(self, making: Making, part: Part, made: int, entries: int) -> bool:
         """When they leave the queue and go into beats and bursts."""
