@@ -204,7 +204,7 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
                 continue
             foreign = ends and not closes and (after is None or after.address != at)
             closes |= foreign
-            if not closes and ends and at % few and entries - told < FEW:
+            if not closes and ends and at % few and entries - told < FEW and not dropped:
                 continue  # goes on in the next piece
             told = entries
             rest = piece.entries - inside

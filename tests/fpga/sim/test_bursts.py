@@ -12,6 +12,7 @@ import pytest
 from codesign.targets.fpga.isa import Command, Dest, Unit
 from codesign.targets.fpga.model.bursts import Shape, cut, parts, residual_runs
 from codesign.targets.fpga.model.cycles import CycleModel, Fixed
+from codesign.targets.fpga.model.dispatch import Dispatcher
 from codesign.targets.fpga.model.memory import Memory
 from codesign.targets.fpga.sim.dram import Dram
 from codesign.targets.fpga.sim.memory import AxiMemory
@@ -175,3 +176,40 @@ def test_results_and_residuals_are_cut_without_loss(wide: int, po: int) -> None:
     assert sum(words for _, words in runs) == 6 * 3 * 7
     steps = [part.time for part in found]
     assert steps == sorted(steps)
+
+
+def test_results_of_an_odd_row_come_by_entries() -> None:
+    """By hand: 7 pixels of a step in entries of 2, so 18 pixels are 10 entries. A burst that begins
+    at byte 112 of 256 ends with them; the last of 49 pixels stands alone in its beat."""
+    shape = Shape(px=7, pixels=2, halves=1, blocks=0, port=16)
+    assert [shape.entries(n) for n in (0, 1, 2, 6, 7, 8, 18, 49)] == [0, 1, 1, 3, 4, 5, 10, 28]
+    v = {"rows": 1, "width": 49, "blocks": 1, "address": 112, "block_step": 0}
+    found = [(p.entries, p.time, p.beats, p.half) for p in parts(v, shape, 0, False) if p.beats]
+    assert found == [(10, 10, 9, 0), (28, 28, 16, 1)]
+
+
+def test_dropped_blocks_leave_by_themselves() -> None:
+    """By hand: steps of two blocks, the third group's second one is dropped: its four entries are
+    there with their own step, not with the next one."""
+    shape = Shape(px=4, pixels=1, halves=1, blocks=2, port=16)
+    v = {"taps": 9, "groups": 2, "rows": 1, "width": 8, "steps": 2, "blocks": 3, "address": 0,
+         "block_step": 64}  # fmt: skip
+    found = [(p.entries, p.time, p.passes) for p in parts(v, shape, 8, False)]
+    assert found[-4:] == [(20, 31, 4), (24, 35, 0), (28, 40, 4), (32, 44, 0)]
+
+
+@pytest.mark.parametrize(("apart", "taken", "more"), [(8, 10, 0), (9, 9, 2)])
+def test_a_queue_does_not_see_the_last_words(apart: int, taken: int, more: int) -> None:
+    """By hand: 7 words of a depthwise command, the first of ten is in the unit's register. Eight
+    more fill 56 of 64 words, and the tenth asks for 8 when 55 are counted, if it comes at once."""
+    commands = [Command(Unit.DEPTHWISE, {})] * 12
+    wishes: list[int] = []
+    dispatcher = Dispatcher(commands, Fixed(), 8, wishes.append, lambda unit, cycle: None)
+    dispatcher.free[Unit.DEPTHWISE] = None
+    for k in range(11):
+        dispatcher.came(apart * k, apart * k + 7)
+    assert len(wishes) == taken
+    dispatcher.free[Unit.DEPTHWISE] = 0
+    dispatcher.wake(Unit.DEPTHWISE, 200)
+    assert dispatcher.take(Unit.DEPTHWISE, 200) == 0
+    assert len(wishes) == taken + more  # the unit's register is filled from the queue
