@@ -89,6 +89,11 @@ class Shape:
         whole, rest = divmod(pixels, self.px)
         return whole * -(-self.px // self.pixels) + -(-rest // self.pixels)
 
+    def reach(self, entries: int) -> int:
+        """Pixels of a row that so many entries cover."""
+        whole, rest = divmod(entries, -(-self.px // self.pixels))
+        return whole * self.px + rest * self.pixels
+
     def least(self, residual: bool) -> int:
         """Cycles of a depthwise step at least."""
         return max(self.makes * self.halves, 2 if residual else 0)
@@ -184,6 +189,7 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
             final, after = after, next(pieces, None)
         at, end = piece.address, piece.address + 8 * piece.words
         pixel = inside = 0
+        whole = words  # pixels of all pieces before
         while at < end:
             if opened < 0:
                 opened = at
@@ -195,9 +201,9 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
             size = min(end - at, few - at % few)
             at += size
             made += -(-at // port)
-            words += size // (8 * scale)
             before, pixel = (inside, pixel), (at - piece.address) // (8 * scale)
             inside = s.entries(pixel)
+            words = whole + min(piece.pixels, s.reach(inside))
             passes += inside - before[0] if scale == 1 else pixel - before[1]
             ends, closes = at == end, at % longest == 0
             if not ends and not closes and at % few:
@@ -224,9 +230,9 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
         if dropped:
             entries += dropped
             told = entries
-            whole = after is None
             yield Part(
-                final.time, final.time, final.start, final.before, entries, words, 0, last=whole
+                final.time, final.time, final.start, final.before, entries, words, 0,
+                last=after is None,
             )  # fmt: skip
         piece = after
 

@@ -160,7 +160,7 @@ class Residual:
         while self.arrived[place - 1][0] >= words:
             place -= 1
         there, cycle = self.arrived[place]
-        return cycle - (there - words) * 8 / self.port
+        return cycle - (there - words) * 8 // self.port  # a beat's words come together
 
 
 class Load:
