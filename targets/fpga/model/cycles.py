@@ -259,7 +259,7 @@ class _Run:
             self.residuals[source].want(residual_runs(v, shape), cycle + 3 + v["rows"].bit_length())
         halved = bool(source) and self.works.dense.pi < BLOCK
         made = parts(v, shape, least, halved)
-        self.sources[source].begin(Making(cycle, made, begun, lead, shape.makes, v))
+        self.sources[source].begin(Making(cycle, made, begun, lead, shape, v))
 
     def made(self, source: int, making: Making, last: int) -> None:
         """All results of a command are made, the last one in cycle ``last``."""

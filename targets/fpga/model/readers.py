@@ -14,8 +14,9 @@ AHEAD = 4
 """Commands that are fetched before they are needed."""
 RESIDUAL = 128
 """Words of a residual that are asked for ahead, beside those in the unit's own queue."""
-QUEUED = 28
-"""Words of that queue."""
+QUEUED = {8: 28, 16: 32}
+"""Words of that queue that are filled, by bytes of the port: it asks for no more while 26 are
+there, what is under way comes still."""
 Kick = Callable[[int], None]
 
 
@@ -70,7 +71,7 @@ class Fetcher:
 class Residual:
     """Words of a residual on their way to a unit."""
 
-    held, piece = False, 4
+    held, piece = False, 1
 
     def __init__(
         self, port: int, kick: Kick, changed: Kick, later: Callable[[int, Kick], None]
@@ -78,6 +79,7 @@ class Residual:
         """``changed``: words have come."""
         self.port, self.kick, self.changed, self.later = port, kick, changed, later
         self.most = 16 * port // 8
+        self.queued = QUEUED[port]
         self.bursts: deque[tuple[int, int, int, int, int]] = deque()
         """(from which cycle on, address, beats, words, words in its first beat before them)."""
         self.asks = NEVER
@@ -112,7 +114,7 @@ class Residual:
     def _ask(self, least: int) -> None:
         if self.asks < NEVER or not self.bursts:
             return
-        moved = min(self.there, self.popped + QUEUED)
+        moved = min(self.there, self.popped + self.queued)
         if self.asked - moved > RESIDUAL - self.most:
             return
         self.asks = max(least, self.stepped + 2, self.bursts[0][0]) + 1

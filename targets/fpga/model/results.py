@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
-from codesign.targets.fpga.model.bursts import Part
+from codesign.targets.fpga.model.bursts import Part, Shape
 from codesign.targets.fpga.model.readers import Residual
 
 ENTRIES = 64
@@ -42,16 +42,16 @@ class Making:
     """Results of one command under way."""
 
     __slots__ = (
-        "begun", "each", "lead", "more", "parts", "placed", "residual", "shift", "start", "values",
+        "begun", "lead", "more", "parts", "placed", "residual", "shape", "shift", "start", "values",
     )  # fmt: skip
 
     def __init__(
-        self, start: int, parts: Iterator[Part], begun: int, lead: int, each: int,
+        self, start: int, parts: Iterator[Part], begun: int, lead: int, shape: Shape,
         values: Mapping[str, int],
     ) -> None:  # fmt: skip
         """``begun``: cycle before its loop's first; ``lead``: cycles from a result in the loop to
-        its unit of results; ``each``: entries of a step (depthwise, otherwise 0)."""
-        self.start, self.parts, self.begun, self.lead, self.each = start, parts, begun, lead, each
+        its unit of results."""
+        self.start, self.parts, self.begun, self.lead, self.shape = start, parts, begun, lead, shape
         self.values = values
         self.residual, self.placed = bool(values.get("residual")), bool(values.get("to_chip"))
         self.shift = 0
@@ -156,9 +156,10 @@ class Source:
         entries = self.entries + part.entries
         late = 0
         need = entries
-        if making.each:  # a step starts when there is room for two
+        makes = making.shape.makes
+        if makes:  # a step starts when there is room for two
             late = part.time - part.start - 1
-            need = self.entries + part.before + 2 * making.each
+            need = self.entries + part.before + 2 * makes
         room = self._left(need - ENTRIES)
         if room is None:
             return False
@@ -168,6 +169,8 @@ class Source:
             if came is None:
                 return False
             least = max(least, int(came) + WORDS + late)
+            if not makes:
+                least = max(least, self._behind(making, part) + WORDS)
             self._pop(part, least + POP)
         making.shift = least - nominal
         self.waiting.append((making, part, least, entries))
@@ -177,6 +180,20 @@ class Source:
                 self.used += part.words
             self.owner.made(self.number, making, least)
         return True
+
+    def _behind(self, making: Making, part: Part) -> int:
+        """When the last of these results could be made, as to the words of those before it."""
+        shape, width, least = making.shape, making.values["width"], 0
+        row = shape.entries(width)
+        for words in range(self.words.wanted - self.used + 1, part.words):
+            rows, place = divmod(words, width)
+            entries = shape.entries(place)
+            if min(shape.reach(entries), width) == place:  # all words of an entry
+                came = self.words.when(self.used + words)
+                assert came is not None
+                behind = part.entries - rows * row - entries
+                least = max(least, int(came) + behind * shape.halves)
+        return least
 
     def _pop(self, part: Part, last: int) -> None:
         """Residual words of these results are used, up to cycle ``last``."""
