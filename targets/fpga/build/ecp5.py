@@ -39,8 +39,13 @@ ROUNDS = 1000
 it does not converge."""
 
 
+REROUTES = 40
+"""Rounds of the router, at most, in which no wire is in conflict and some are too slow: it does not
+end before it has found better ways for them, and there may be none."""
+
+
 class NotPlacedError(CodesignError):
-    """The placer does not converge."""
+    """Placer or router do not converge."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +94,11 @@ def place(
 ) -> Placed:  # fmt: skip
     """Place, route and pack; takes minutes. Each seed is tried until one meets ``mhz``, none that
     would not end within ``budget`` seconds if it took as long as the one before (the first is
-    always tried). A seed with which the placer does not converge is given up.
+    always tried). A seed with which placer or router do not converge is given up.
 
     ``lpf``: constraints. Results are kept by content. Raises InputError for a part that nextpnr
-    does not have, ToolNotFoundError, NotPlacedError where the placer converges with none of the
-    seeds, and CodesignError when no seed meets the clock (unless ``allow_slow``: then the fastest
-    is returned).
+    does not have, ToolNotFoundError, NotPlacedError where they converge with none of the seeds, and
+    CodesignError when no seed meets the clock (unless ``allow_slow``: then the fastest is returned).
     """
     if part not in PARTS:
         raise InputError(f"part {part!r}: nextpnr-ecp5 is called for {', '.join(PARTS)}")
@@ -207,6 +211,7 @@ def _slowest_path(paths: object, clock: str) -> tuple[str, ...]:
 def _steps(line: Callable[[str], None] | None, seed: int) -> Callable[[str], None]:
     """Tell what nextpnr is at, not all it says; stop it where it does not converge."""
     said = {"stage": ""}
+    slow = 0  # rounds of the router that only wires too slow were left in
     stages = (
         (r"Packing|Info: Packing", "packing"), (r"Running.*placer|Creating initial", "placing"),
         (r"Routing\.\.|Info: Routing|Running router", "routing"),
@@ -214,11 +219,19 @@ def _steps(line: Callable[[str], None] | None, seed: int) -> Callable[[str], Non
     )  # fmt: skip
 
     def step(text: str) -> None:
+        nonlocal slow
         if (at := re.match(r"Info: iter=(\d+) steplen=", text)) and int(at[1]) > ROUNDS:
             raise NotPlacedError(
                 f"nextpnr's static placer has not converged in {ROUNDS:,} rounds with seed {seed}; "
                 "another seed does, most often"
             )
+        if at := re.match(r"Info: +iter=\d+ wires=\d+ overused=(\d+) .*tmgfail=(\d+)", text):
+            slow = slow + 1 if int(at[1]) == 0 < int(at[2]) else 0
+            if slow > REROUTES:
+                raise NotPlacedError(
+                    f"nextpnr's router has found no faster way for {at[2]} wires in {REROUTES:,} "
+                    f"rounds with seed {seed}; another seed or a lower clock may do"
+                )
         if line is None:
             return
         for pattern, stage in stages:

@@ -15,7 +15,7 @@ from codesign.ir.analysis import layer_stats
 from codesign.ir.graph import Graph
 from codesign.space.accelerator import Accelerator
 from codesign.space.device import Device, load_device
-from codesign.targets.fpga.build.ecp5 import Placed, place
+from codesign.targets.fpga.build.ecp5 import NotPlacedError, Placed, place
 from codesign.targets.fpga.build.handover import template
 from codesign.targets.fpga.build.synth import Synthesis, synthesise
 
@@ -139,21 +139,27 @@ def write_ulx3s(
     """Build the board's design into ``folder``: ``design.bit``, ``design.lpf``, nextpnr's report,
     ``placed.json`` (clock, use, run times) and the host's Python files.
 
-    Where the clock is missed it is made again for the next multiple of ``STEP_MHZ`` that the first
-    placement reached. Raises what ``build_ulx3s`` raises.
+    Where two placements miss the clock it is made again for the next multiple of ``STEP_MHZ`` that
+    one of them reached. Raises what ``build_ulx3s`` raises.
     """
     mhz = clock_hz / 1e6
     while True:
         slow = mhz > STEP_MHZ  # a lower clock is left to try
-        made = build_ulx3s(
-            accelerator, image, memory_bytes, mhz, seeds=(1,) if slow else (1, 2, 3), line=line,
-            allow_slow=slow,
-        )  # fmt: skip
-        if made.placed.met:
-            break
-        mhz = lower_clock(mhz, made.placed.fmax_mhz)
+        try:
+            made = build_ulx3s(
+                accelerator, image, memory_bytes, mhz, seeds=(1, 2) if slow else (1, 2, 3),
+                line=line, allow_slow=slow,
+            )  # fmt: skip
+            if made.placed.met:
+                break
+            reached, why = made.placed.fmax_mhz, f"{made.placed.fmax_mhz:.1f} MHz reached"
+        except NotPlacedError as error:
+            if not slow:
+                raise
+            reached, why = mhz, str(error)
+        mhz = lower_clock(mhz, reached)
         if line is not None:
-            line(f"{made.placed.fmax_mhz:.1f} MHz reached; again for {mhz:g} MHz")
+            line(f"{why}; again for {mhz:g} MHz")
     folder.mkdir()
     for name in ("design.bit", "design.lpf", "report.json"):
         shutil.copyfile(made.placed.folder / name, folder / name)

@@ -95,6 +95,16 @@ def test_a_placer_that_does_not_converge_is_stopped(
     assert sum("with seed 7" in text for text in said) == 1
 
 
+def test_a_router_that_finds_no_faster_way_is_stopped() -> None:
+    """Lines as nextpnr 0.11 writes them."""
+    step = ecp5._steps(None, 3)
+    line = "Info:     iter=135 wires=564734 overused={} overuse={} tmgfail={} archfail=NA"
+    for wires in [(0, 0, 2)] * ecp5.REROUTES + [(7, 9, 2)] + [(0, 0, 2)] * ecp5.REROUTES:
+        step(line.format(*wires))
+    with pytest.raises(NotPlacedError, match="no faster way for 2 wires in 40 rounds with seed 3"):
+        step(line.format(0, 0, 2))
+
+
 def test_a_missed_clock_is_followed_by_the_next_that_was_reached() -> None:
     assert lower_clock(100, 76.0) == 75
     assert lower_clock(75, 76.0) == 62.5  # met all but for what was asked: never the same again
