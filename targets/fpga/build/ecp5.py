@@ -98,7 +98,8 @@ def place(
 
     ``lpf``: constraints. Results are kept by content. Raises InputError for a part that nextpnr
     does not have, ToolNotFoundError, NotPlacedError where they converge with none of the seeds, and
-    CodesignError when no seed meets the clock (unless ``allow_slow``: then the fastest is returned).
+    CodesignError when no seed meets the clock (unless ``allow_slow``: then the fastest one is
+    returned).
     """
     if part not in PARTS:
         raise InputError(f"part {part!r}: nextpnr-ecp5 is called for {', '.join(PARTS)}")
