@@ -54,6 +54,8 @@ class Part:
     """Of their own."""
     foreign: bool = False
     """The burst is only closed by the beat that follows it."""
+    pair: int = 0
+    """1: it takes two units of results to fill their first beat."""
     half: int = 0
     """1: the command's last beat is not full and goes a cycle after its results."""
     last: bool = False
@@ -178,7 +180,7 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
     port, longest = s.port, LONGEST * s.port
     few = longest // 2
     entries = told = words = passes = made = 0
-    opened = first = -1  # the open burst's first byte; when the first of the results is made
+    pair, opened, first = 0, -1, -1  # the open burst's first byte; when the first of the results is made
     piece: _Piece | None = next(pieces)
     while piece is not None:
         entries += piece.entries
@@ -198,6 +200,7 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
                 made -= -(-at // port)
             if first < 0:
                 first = piece.time - (piece.entries - inside) * s.halves
+                pair = int(8 * scale * s.pixels < port and at % port == 0)
             size = min(end - at, few - at % few)
             at += size
             made += -(-at // port)
@@ -218,7 +221,7 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
             last = ends and after is None and not dropped
             part = Part(time, first, piece.start, piece.before, share, words, passes)
             first = -1
-            part.beats_made = made
+            part.beats_made, part.pair = made, pair
             passes = made = 0
             if closes:
                 part.address = opened // port * port

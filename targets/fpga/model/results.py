@@ -232,7 +232,7 @@ class Source:
         if closing and self.open is not None:
             address, beats = self.open
             self.open = None
-            self._close(leaves - passes + 1, address, beats, False)
+            self._close(leaves - passes + 1 + part.pair, address, beats, False)
         if part.foreign:
             self.open = part.address, part.beats
         elif part.beats or part.last:
