@@ -180,7 +180,8 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
     port, longest = s.port, LONGEST * s.port
     few = longest // 2
     entries = told = words = passes = made = 0
-    pair, opened, first = 0, -1, -1  # the open burst's first byte; when the first of the results is made
+    opened = first = -1  # the open burst's first byte; when the first of the results is made
+    pair = 0
     piece: _Piece | None = next(pieces)
     while piece is not None:
         entries += piece.entries
