@@ -26,8 +26,9 @@ NEXT = 2
 """Cycles between two commands' results."""
 HEADS = 7
 """Bursts that wait for the port."""
-WAY = 3
-"""Cycles from a unit of results to its beat in a burst."""
+WAY = {False: 3, True: 6}
+"""Units of results that leave the queue before a burst is closed that waits; True: where two of
+them fill a beat."""
 ROOM = 3
 """Cycles from a place of the queue that becomes free to the entry that takes it."""
 WORDS = 6
@@ -43,6 +44,7 @@ class Making:
 
     __slots__ = (
         "begun", "lead", "more", "parts", "placed", "residual", "shape", "shift", "start", "values",
+        "way",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +56,8 @@ class Making:
         self.start, self.parts, self.begun, self.lead, self.shape = start, parts, begun, lead, shape
         self.values = values
         self.residual, self.placed = bool(values.get("residual")), bool(values.get("to_chip"))
+        scale = 2 if values.get("wide") else 1
+        self.way = WAY[8 * shape.pixels * scale < shape.port]
         self.shift = 0
         """Cycles by which it is late."""
         self.more: Part | None = next(parts, None)
@@ -218,12 +222,13 @@ class Source:
             if len(self.sent) > 1:
                 there, cycle = self.sent[1]
                 leaves = max(leaves, cycle - (there - beats) + BACK)
-        if part.beats or part.last:
-            if self.closed - self.went >= HEADS:
+        ends = int(closing) + int(part.last or (part.beats > 0 and not part.foreign))
+        for number in range(self.closed, self.closed + ends):
+            if number - self.went >= HEADS:
                 return False
-            if self.closed >= HEADS:
-                place = self.closed - HEADS - (self.went - len(self.gone))
-                leaves = max(leaves, self.gone[place] + 1 - WAY)
+            if number >= HEADS:
+                place = number - HEADS - (self.went - len(self.gone))
+                leaves = max(leaves, self.gone[place] + 1 - making.way)
         if making.placed and passes:
             self.owner.placed(self.number, leaves - passes + 1, leaves)
         self.way = leaves
