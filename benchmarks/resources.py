@@ -239,10 +239,10 @@ LUT_PRIOR: dict[str, dict[str, float]] = {
         "one": 600, "memory": 60, "rotate": 1, "operand": 1.5, "operand_double": 2, "tree": 1,
         "tree_double": 1, "sum": 2, "sum_double": 2, "product_double": 8, "narrow": 2, "product": 1,
     },
-    "drain": {"one": 1700, "post": 230, "choice": 0.8, "soft": 600},
+    "drain": {"one": 1700, "post": 230, "choice": 0.8, "soft": 1000},
     "depthwise": {
         "one": 2000, "post": 240, "memory": 60, "rotate": 1, "output": 115, "product": 1,
-        "soft": 600,
+        "soft": 1000,
     },
     "sums": {"one": 18, "word": 2},
     "loader": {"one": 1000, "wide": 300, "granules": 0.1, "memories": 5},
@@ -251,17 +251,18 @@ LUT_PRIOR: dict[str, dict[str, float]] = {
     "weight": {"one": 5, "word": 0.01},
 }  # fmt: skip
 """What the structure and one accelerator, 8 x 8 x 1 with depthwise 8 x 1 on xc7, say of LUTs; few
-synthesised units leave a coefficient near it."""
+synthesised units leave a coefficient near it. "soft", a requantiser's product of 32 x 16 bits in
+LUTs: eight of 8 x 8, 114 each, and their sums."""
 FF_PRIOR: dict[str, dict[str, float]] = {
     "dense": {
         "one": 380, "memory": 40, "rotate": 0, "operand": 2, "operand_double": 2, "tree": 1,
         "tree_double": 1, "sum": 2, "sum_double": 1, "product_double": 0, "narrow": 0,
         "product": 0.5,
     },
-    "drain": {"one": 1249, "post": 260, "choice": 0, "soft": 300},
+    "drain": {"one": 1249, "post": 260, "choice": 0, "soft": 100},
     "depthwise": {
         "one": 1100, "post": 260, "memory": 60, "rotate": 0, "output": 90, "product": 0.5,
-        "soft": 300,
+        "soft": 100,
     },
     "sums": {"one": 2, "word": 3},
     "loader": {"one": 700, "wide": 200, "granules": 0.1, "memories": 5},
@@ -292,6 +293,7 @@ def rows_of(data: dict[str, Any], family: str, seed: int) -> dict[str, list[tupl
         logic.Sizes.of(e, family) for e in (accelerator.dense, built_depthwise(accelerator))
     )
     wide = int(accelerator.port_bits >= 128)
+    hard = int(any(e.multiplier != "lut" for e in accelerator.engines))
     use = data["units"][family]
     names = list(unit_parts(accelerator))
 
@@ -300,8 +302,8 @@ def rows_of(data: dict[str, Any], family: str, seed: int) -> dict[str, list[tupl
 
     given = {
         "dense": [logic.dense_features(family, dense)],
-        "drain": [logic.drain_features(family, dense)],
-        "depthwise": [logic.depthwise_features(family, other)],
+        "drain": [logic.drain_features(family, dense, hard)],
+        "depthwise": [logic.depthwise_features(family, other, hard)],
         "sums": [logic.sums_features(family, dense)],
         "weight": [logic.weight_features(family, s) for s in (dense, other)],
         "activation": [logic.activation_features(family, s, wide) for s in (dense, other)],
