@@ -168,3 +168,14 @@ def test_model_against_the_kept_syntheses(script: ModuleType) -> None:
                 assert row[name][0] == row[name][1], row
             assert abs(row["lut"][0] / row["lut"][1] - 1) <= 0.10, row
     assert count >= 3
+
+
+def test_held_out_accelerators(script: ModuleType) -> None:
+    """Whole syntheses that nothing is fitted to."""
+    held = json.loads(script.FILE.read_text())["held"]["xcup"]
+    device = load_device(script.PARTS["xcup"])
+    assert len(held) >= 30
+    for seed, use in held.items():
+        found = resources(script.draw_held("xcup", int(seed)), device)
+        assert (found.dsp, found.ramb18) == (use["dsp"], use["ramb18"]), seed
+        assert abs(found.lut / use["lut"] - 1) <= 0.10, seed

@@ -37,8 +37,6 @@ is asked for, and the analysis after it has found paths 1.3 % slower than those.
 ROUNDS = 1000
 """The static placer's, at most: it ends after some 550, or moves on for hours with a seed for which
 it does not converge."""
-
-
 REROUTES = 40
 """Rounds of the router, at most, in which no wire is in conflict and some are too slow: it does not
 end before it has found better ways for them, and there may be none."""

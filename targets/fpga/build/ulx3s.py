@@ -140,7 +140,8 @@ def write_ulx3s(
     ``placed.json`` (clock, use, run times) and the host's Python files.
 
     Where two placements miss the clock it is made again for the next multiple of ``STEP_MHZ`` that
-    one of them reached. Raises what ``build_ulx3s`` raises.
+    one of them reached, or for the next one at all if neither converges. Raises what
+    ``build_ulx3s`` raises.
     """
     mhz = clock_hz / 1e6
     while True:

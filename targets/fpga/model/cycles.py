@@ -6,9 +6,10 @@ reads (``readers``), the way out of results (``results``). What never stalls ins
 of docs/accelerator.md (``work``). No content is computed. Where a part decides something each
 cycle, the next decision's cycle is computed instead, so a run takes some 10 µs a burst.
 
-Left out: which beats of a load wait for results on chip (their share of the cycles counts), words
-of a residual one by one (eight, or half a burst at a time). ``benchmarks/fpga.py --simulate``
-prints the error of each layer; docs/evidence.md has the errors and says what the times were set on.
+Approximate: loads that wait for results on chip go on four beats at a time, a residual's words
+leave its queue four at a time, a row's results are looked at by eight. ``benchmarks/fpga.py
+--simulate`` prints the error of each layer; docs/evidence.md has the errors and says what the times
+were set on.
 """
 
 from __future__ import annotations

@@ -15,10 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from codesign.targets.fpga.model.bursts import LONGEST
 from codesign.targets.fpga.sim.dram import Dram
 
-LONGEST = 16
-"""Beats of the longest burst."""
 NEVER = 1 << 62
 """A cycle that does not come."""
 
