@@ -170,6 +170,8 @@ def outcome(done: Outcome, out: Path, json: bool) -> None:
     ladder(done.rungs, False)
     click.echo("\nlatency")
     measured(done.measured, False)
+    if done.placed is not None:
+        click.echo(f"\nplaced and routed, {done.placed}")
     click.echo(f"\nreport: {done.report}")
 
 

@@ -40,6 +40,7 @@ def build(
     kept = read_json(stamp, BUILD_FORMAT, "codesign build DIR") if there else {}
     if not (kept.get("place", True) if place is None else place):
         target = _unplaced(target)
+    target = _told(target, progress)
     # a build is the same wherever the device's tracker is
     key = digest(file_digest(_require(folder / INTEGER_IR)), getattr(target, "inner", target))
     if tune is not None:
@@ -54,6 +55,13 @@ def build(
     made = {"format": BUILD_FORMAT, "key": key, "target": target.name}
     write_json(stamp, {**made, "place": getattr(target, "place", True)})
     return out
+
+
+def _told(target: Target, progress: Progress) -> Target:
+    """The target, telling what a long build is at."""
+    from codesign.targets.fpga.target import FpgaTarget
+
+    return replace(target, say=progress.note) if isinstance(target, FpgaTarget) else target
 
 
 def _unplaced(target: Target) -> Target:

@@ -13,6 +13,7 @@ from codesign.flow.choose import design
 from codesign.flow.ladder import Rung, verify
 from codesign.flow.measuring import Measured, measure
 from codesign.flow.options import DesignOptions
+from codesign.flow.prepare import load_target
 from codesign.flow.progress import SILENT, Progress
 from codesign.flow.report import report
 
@@ -25,6 +26,8 @@ class Outcome:
     rungs: tuple[Rung, ...]
     measured: Measured
     report: Path
+    placed: str | None = None
+    """Clock and use after place and route, in a line; None for designs that have none."""
 
 
 def run(
@@ -48,7 +51,16 @@ def run(
         synthesise_it(out, progress)
     page = report(out, progress)
     require_exact(rungs, out)
-    return Outcome(Design.load(out), rungs, measured, page)
+    return Outcome(Design.load(out), rungs, measured, page, _placed(out))
+
+
+def _placed(folder: Path) -> str | None:
+    target = load_target(Design.load(folder).options.target)
+    if target.device is None:
+        return None
+    from codesign.targets.fpga.build.ulx3s import placed_line
+
+    return placed_line(folder / "build" / target.name)
 
 
 def require_exact(rungs: tuple[Rung, ...], folder: Path) -> None:

@@ -244,14 +244,30 @@ def _caps(device: Device, options: SpaceOptions, budget: Mapping[str, int]) -> d
 
 
 def _nothing(device: Device, caps: Mapping[str, int], use: Mapping[str, Any]) -> str:
+    said = f"no accelerator of the grid fits {device.name}: "
     least = {name: int(use[name].min()) for name in RESOURCES}
-    over = [f"{n} {least[n]} of {caps[n]}" for n in RESOURCES if least[n] > caps[n]]
-    what = ", ".join(over) if over else "no combination of lanes and buffers meets all at once"
-    said = f"no accelerator of the grid fits {device.name}: the smallest needs {what}"
-    if over and all(getattr(device, n) >= least[n] for n in RESOURCES):
+    over = [n for n in RESOURCES if least[n] > caps[n]]
+    if over:
+        said += "the smallest needs " + ", ".join(f"{n} {least[n]} of {caps[n]}" for n in over)
+    else:
+        least = {n: _least_beside(n, caps, use) for n in RESOURCES}
+        over = [n for n in RESOURCES if least[n] >= 0]
+        said += "each limit can hold alone, not all at once" + "".join(
+            f"; {n} <= {caps[n]} is feasible from {least[n]}, the others kept" for n in over
+        )
+    if over and all(getattr(device, n) >= least[n] for n in over):
         return f"{said}; the part has enough: allow that much"
     larger = [d.board for d in devices().values() if all(getattr(d, n) >= least[n] for n in least)]
     return f"{said}; boards that have it: {', '.join(larger)}" if larger else said
+
+
+def _least_beside(name: str, caps: Mapping[str, int], use: Mapping[str, Any]) -> int:
+    """The least use of ``name`` among accelerators within all other limits; -1 if there is none."""
+    fits = np.ones_like(use[name], dtype=bool)
+    for other in RESOURCES:
+        if other != name:
+            fits = fits & (use[other] <= caps[other])
+    return int(np.where(fits, use[name], np.iinfo(np.int64).max).min()) if fits.any() else -1
 
 
 def _built(engine: Engine | None, device: Device) -> Engine:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,6 +40,8 @@ class FpgaTarget(Target):
     hardware: Hardware | None = None
     place: bool = True
     """Whether a build for an ECP5 goes on to place and route (minutes)."""
+    say: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
+    """Told what a build is at, a line each, where that takes minutes."""
 
     @property
     def device(self) -> Device:
@@ -117,7 +119,7 @@ class FpgaTarget(Target):
 
                 write_ulx3s(
                     folder / FOLDER, hardware.accelerator, program.image, memory_bytes(program),
-                    hardware.clock_hz,
+                    hardware.clock_hz, self.say,
                 )  # fmt: skip
             files = sorted(p for p in folder.rglob("*") if p.is_file())
             names = tuple(p.relative_to(folder).as_posix() for p in files)

@@ -59,6 +59,8 @@ class Part:
     half: int = 0
     """1: the command's last beat is not full and goes a cycle after its results."""
     last: bool = False
+    dropped: int = 0
+    """Entries that go nowhere, one a cycle."""
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,8 @@ def _stored(v: Mapping[str, int], s: Shape, pieces: Iterator[_Piece]) -> Iterato
             entries += dropped
             told = entries
             yield Part(
-                final.time, final.time, final.start, final.before, entries, words, 0,
-                last=after is None,
+                final.time, final.time - dropped * s.halves, final.start, final.before, entries,
+                words, 0, last=after is None, dropped=dropped,
             )  # fmt: skip
         piece = after
 

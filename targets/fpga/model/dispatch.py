@@ -41,7 +41,7 @@ class Fixed:
     """From an empty pipeline to the first result with a residual."""
     table: int = 258
     """More where the residual's factors are new: 256 values and what is behind them."""
-    end: int = 4
+    end: int = 2
     """From the last command's end to the run's."""
 
 

@@ -76,7 +76,7 @@ class Memory:
         self.ramps.append([first, beats])
 
     def advance(self, to: int) -> bool:
-        """Cycles up to ``to``, or to the end of a burst or piece if one ends before: then True."""
+        """Cycles up to ``to``, or to what somebody was told of if that comes before: then True."""
         t, b = self.now, self.budget
         num, cost = self.num, self.cost
         cap = 4 * cost
@@ -160,7 +160,7 @@ class Memory:
         return beats, min(end, self.reads[0][0]) if self.reads else end
 
     def _move(self, beats: int, first: int, last: int) -> bool:
-        """Whether a burst, or a piece that is to be said, is over."""
+        """Whether somebody was told, who may have to do something soon."""
         if self.writing:
             self.held -= beats
             self.lengths[0] -= beats
@@ -175,4 +175,4 @@ class Memory:
         if over:
             self.reads.popleft()
         self.moved(head[2], beats, first, last, over)
-        return over or head[3] < LONGEST
+        return True

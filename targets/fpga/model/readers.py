@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -17,6 +18,8 @@ RESIDUAL = 128
 QUEUED = {8: 28, 16: 32}
 """Words of that queue that are filled, by bytes of the port: it asks for no more while 26 are
 there, what is under way comes still."""
+ROUNDING = 1e-6
+"""More than what sums of fractions of a cycle are off."""
 Kick = Callable[[int], None]
 
 
@@ -207,8 +210,8 @@ class Loader:
         self.after = 0
         """Cycle from which a burst can be made."""
         self.asks = NEVER
-        self.placed = -1.0
-        """When the last beat was placed."""
+        self.placed = self.before = -1.0
+        """When the last beat was placed, and the one before it."""
         self.free: int | None = 0
         """Cycle from which the placing half takes a command; None: not known."""
         self.requested: int | None = 0
@@ -298,16 +301,18 @@ class Loader:
         ends = max(begins + pace * (beats - 1), max(last + 1, taken) + pace)
         if load.window >= 0:
             ends = self.stalled(load.window, max(self.placed, begins - pace), ends)
+        second = (self.before, self.placed, ends - 2 * pace)[min(beats, 3) - 1]  # before the last
+        self.before = self.placed if beats == 1 else ends - pace
         self.placed = ends
         load.left -= beats
         if not load.left:
-            done = int(-(-ends // 1))
+            done = math.ceil(ends - ROUNDING)
             self.loads.popleft()
             self.free = done + 1
             self.finished(done + 2)
             if self.loads:
                 self._prepare(self.loads[0], self.free)
-        return max(taken, ends - 2 * pace + 1)
+        return max(taken, second + 1)
 
     def over(self, cycle: int) -> None:
         """See ``Client``."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from codesign.targets.fpga.model.bursts import Part, Shape
 from codesign.targets.fpga.model.readers import Residual
@@ -26,9 +26,11 @@ NEXT = 2
 """Cycles between two commands' results."""
 HEADS = 7
 """Bursts that wait for the port."""
-WAY = {False: 3, True: 6}
-"""Units of results that leave the queue before a burst is closed that waits; True: where two of
-them fill a beat."""
+BEHIND = 2
+"""Beats, and as many units of results, that stand behind one that waits because its burst, or the
+one before it, cannot be closed (``hw/writes.py``: a slice, the packer, a slice)."""
+FREED = 2
+"""Cycles from a burst that goes to the port to the one closed that waits for its place."""
 ROOM = 3
 """Cycles from a place of the queue that becomes free to the entry that takes it."""
 WORDS = 6
@@ -43,8 +45,8 @@ class Making:
     """Results of one command under way."""
 
     __slots__ = (
-        "begun", "lead", "more", "parts", "placed", "residual", "shape", "shift", "start", "values",
-        "way",
+        "begun", "lead", "more", "pack", "parts", "placed", "residual", "shape", "shift", "start",
+        "values",
     )  # fmt: skip
 
     def __init__(
@@ -57,10 +59,21 @@ class Making:
         self.values = values
         self.residual, self.placed = bool(values.get("residual")), bool(values.get("to_chip"))
         scale = 2 if values.get("wide") else 1
-        self.way = WAY[8 * shape.pixels * scale < shape.port]
+        self.pack = 2 if 8 * shape.pixels * scale < shape.port else 1
+        """Units of results that fill a beat."""
         self.shift = 0
         """Cycles by which it is late."""
         self.more: Part | None = next(parts, None)
+
+
+class Closing(NamedTuple):
+    """What closes a burst."""
+
+    unit: int
+    """The unit of results."""
+    burst: int
+    own: bool
+    """It is the burst's last one; else the first one behind it, which takes a cycle more."""
 
 
 class Owner(Protocol):
@@ -101,6 +114,10 @@ class Source:
         """(command, results, cycle in which they are made, entries up to them)."""
         self.open: tuple[int, int] | None = None
         """A burst that only the next beat closes."""
+        self.units = 0
+        """Units of results that have left the queue."""
+        self.closings: deque[Closing] = deque()
+        """Of the last bursts."""
 
     def begin(self, making: Making) -> None:
         """A command starts."""
@@ -206,13 +223,30 @@ class Source:
             cycle = last - left * (part.time - part.first) // new
             self.words.pop(self.used + part.words - left, cycle)
 
+    def _behind_closings(self, making: Making, units: int) -> int | None:
+        """From when on so many units of results may have left, as to bursts that wait to be closed
+        because ``HEADS`` are; None: not known."""
+        least = 0
+        while self.closings and self.closings[0].unit + BEHIND * (making.pack + 1) < units:
+            unit, number, own = self.closings[0]
+            place = number - HEADS - (self.went - len(self.gone))
+            if number >= HEADS:
+                if place >= len(self.gone):
+                    return None
+                if place >= 0:  # later units move one a cycle
+                    moves = units - unit - BEHIND * making.pack - own
+                    least = max(least, self.gone[place] + FREED + moves)
+            self.closings.popleft()
+        return least
+
     def _leave(self, making: Making, part: Part, made: int, entries: int) -> bool:
         """When they leave the queue and go into beats and bursts."""
         # the beat behind an open burst waits while that is closed
         closing = self.open is not None and (part.beats_made > 0 or part.last)
         passes = max(part.passes, part.beats_made + closing)
         first = made - (part.time - part.first)
-        leaves = max(made, max(self.way - making.lead, first) + passes) + making.lead
+        moves = passes + part.dropped
+        leaves = max(made, max(self.way - making.lead, first) + moves) + making.lead
         if part.beats_made:
             beats = self.beats + part.beats_made - BEATS
             if beats > self.sent[-1][0]:
@@ -222,25 +256,25 @@ class Source:
             if len(self.sent) > 1:
                 there, cycle = self.sent[1]
                 leaves = max(leaves, cycle - (there - beats) + BACK)
-        ends = int(closing) + int(part.last or (part.beats > 0 and not part.foreign))
-        for number in range(self.closed, self.closed + ends):
-            if number - self.went >= HEADS:
-                return False
-            if number >= HEADS:
-                place = number - HEADS - (self.went - len(self.gone))
-                leaves = max(leaves, self.gone[place] + 1 - making.way)
+        units = self.units + passes
+        least = self._behind_closings(making, units)
+        if least is None:
+            return False
+        leaves = max(leaves, least)
         if making.placed and passes:
             self.owner.placed(self.number, leaves - passes + 1, leaves)
-        self.way = leaves
+        self.way, self.units = leaves, units
         self.beats += part.beats_made
         self.left.append((entries, leaves))
         if closing and self.open is not None:
             address, beats = self.open
             self.open = None
+            self.closings.append(Closing(units - passes + 1 + part.pair, self.closed, False))
             self._close(leaves - passes + 1 + part.pair, address, beats, False)
         if part.foreign:
             self.open = part.address, part.beats
         elif part.beats or part.last:
+            self.closings.append(Closing(units, self.closed, True))
             self._close(leaves + part.half, part.address, part.beats, part.last)
         if part.last:
             self.way += NEXT

@@ -10,10 +10,12 @@ from fractions import Fraction
 import pytest
 
 from codesign.targets.fpga.isa import Command, Dest, Unit
-from codesign.targets.fpga.model.bursts import Shape, cut, parts, residual_runs
+from codesign.targets.fpga.model.bursts import Part, Shape, cut, parts, residual_runs
 from codesign.targets.fpga.model.cycles import CycleModel, Fixed
 from codesign.targets.fpga.model.dispatch import Dispatcher
 from codesign.targets.fpga.model.memory import Memory
+from codesign.targets.fpga.model.readers import Load, Loader, Residual
+from codesign.targets.fpga.model.results import Making, Source
 from codesign.targets.fpga.sim.dram import Dram
 from codesign.targets.fpga.sim.memory import AxiMemory
 from tests.fpga.sim.test_simulation import SMALL
@@ -213,3 +215,74 @@ def test_a_queue_does_not_see_the_last_words(apart: int, taken: int, more: int) 
     dispatcher.wake(Unit.DEPTHWISE, 200)
     assert dispatcher.take(Unit.DEPTHWISE, 200) == 0
     assert len(wishes) == taken + more  # the unit's register is filled from the queue
+
+
+class Watched:
+    """Owner of a way out that notes nothing but when commands' results have left."""
+
+    def __init__(self) -> None:
+        self.over: list[int] = []
+
+    def made(self, source: int, making: Making, last: int) -> None:
+        pass
+
+    def placed(self, source: int, first: int, last: int) -> None:
+        pass
+
+    def left(self, source: int, last: int) -> None:
+        self.over.append(last)
+
+
+def way_out(made: list[Part], pixels: int) -> tuple[Source, list[int], Watched]:
+    """A way out to a port of 16 bytes with a command's results; cycles from which its bursts may
+    go."""
+    closed: list[int] = []
+    owner = Watched()
+    residual = Residual(16, lambda _: None, lambda _: None, lambda *_: None)
+    source = Source(0, lambda _, cycle, *__: closed.append(cycle), residual, owner, 4)
+    shape = Shape(4, pixels, 1, 0, 16)
+    source.begin(Making(0, iter(made), 0, 20, shape, {"width": 64}))
+    return source, closed, owner
+
+
+@pytest.mark.parametrize(("pixels", "units"), [(2, 12), (1, 22)])
+def test_results_wait_behind_a_burst_that_cannot_be_closed(pixels: int, units: int) -> None:
+    """By hand: bursts of one beat, of one or two units of results, and a port that takes none.
+    Seven are closed, the eighth waits; behind it a beat in its slice, one in the packer, two units
+    in theirs. A burst that goes in cycle 200 lets the eighth be closed in 202, the slice move in
+    203 (two units a beat: the packer take a unit), a unit leave the queue in 204."""
+    pack = 2 // pixels
+    made = [
+        Part(10 + pack * n, 10 + pack * (n - 1), 0, 0, pack * n, 2 * n, pack, 16 * n, 1,
+             beats_made=1, last=n == 30)
+        for n in range(1, 31)
+    ]  # fmt: skip
+    source, closed, _ = way_out(made, pixels)
+    assert source.units == units
+    assert closed == [34 + pack * n for n in range(1, units // pack + 1)]
+    source.burst_sent(1, 200, 203)
+    assert source.units == units + pack
+    assert source.way == 204 + pack - 1
+
+
+def test_dropped_results_leave_one_a_cycle() -> None:
+    """Of a block that is not there; the results behind them come as many cycles later."""
+    first = Part(8, 0, 0, 0, 8, 16, 8, 0, 8, beats_made=8)
+    dropped = Part(12, 8, 0, 0, 12, 16, 0, dropped=4)
+    last = Part(14, 12, 0, 0, 14, 20, 2, 256, 2, beats_made=2, last=True)
+    _, closed, owner = way_out([first, dropped, last], 2)
+    assert owner.over == [34]
+    assert closed == [32, 38]
+
+
+def test_the_loader_takes_two_beats_ahead() -> None:
+    """By hand: eight beats from cycle 100 on are placed from 102 to 109; the next command's beat
+    comes in 108 and is placed in 112, once the last one is over and two cycles of preparation are;
+    it is taken from the port in 109, as two wait before the loader."""
+    loader = Loader(16, lambda _: None, lambda: None, lambda _: None, lambda *_: 0.0)
+    loader.begin(Load(50, 2, -1), 1, [(0, 16)], 8)
+    loader.begin(Load(60, 2, -1), 1, [(4096, 2)], 1)
+    taken = loader.take(8, 100, 107, 0)
+    assert (taken, loader.placed) == (108, 109)
+    assert loader.take(1, 108, 108, taken) == 109
+    assert loader.placed == 112
