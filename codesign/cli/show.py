@@ -131,12 +131,12 @@ def measured(found: Measured, json: bool) -> None:
         document({**asdict(found), "model_error": found.model_error})
         return
     _table(
-        ["layer", f"ms ({found.kind} alone)"],
+        ["layer", f"ms ({found.kind})"],
         [[name, f"{value:.4f}"] for name, value in found.layers_ms.items()],
     )
     if found.network_ms is None or found.network_least_ms is None or found.model_error is None:
         rest = found.modelled_ms - sum(found.layers_ms.values())
-        more = f" and {rest:.4f} ms of other operators" if rest > 1e-6 else ""
+        more = f" and {rest:.4f} ms of what else it does" if rest > 1e-6 else ""
         click.echo(
             f"\nnetwork {found.modelled_ms:.3f} ms ({found.kind}: sum of its layers{more}) on "
             f"{found.machine}; not measured"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from codesign.flow.prepare import device_target, noise_inputs, prepare
 from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import file_digest, make_folder, read_json, write_json
 from codesign.quant.formats import load_format
-from codesign.targets.base import Target
+from codesign.targets.base import Target, Timing
 
 REMOTE = "remote device"
 """How the name of a machine behind a tracker begins."""
@@ -41,7 +42,8 @@ class Measured:
     reference_ms: dict[str, float]
     """The same in the reference format, for the layers that run the same code in it."""
     modelled_ms: float
-    """What the tables say of the network: the sum over its layers."""
+    """What the tables say of the network: the sum over its layers; of an accelerator, what the
+    event model says."""
     table_share: float
     """Share of the (layer, format) table that was measured."""
     design_digest: str
@@ -66,15 +68,18 @@ class Measured:
         return cls(**data)
 
 
-def _whole(chosen: Design, kind: str, layers: dict[str, float]) -> float:
+def _whole(target: Target, layers: dict[str, float], timed: Mapping[str, Timing]) -> float:
     """Milliseconds of the network by the model, with operators that have no weights.
 
     On a CPU these are part of the layers that they are fused into; an accelerator runs them as
-    work of their own, which the solver's total counts.
+    work of their own (in ``timed``): its total is the event model's of what runs on it. What the
+    ARM cores beside it and transfers take is told apart, in the report.
     """
-    if kind == "fpga" and "latency" in chosen.totals:
-        return float(chosen.totals["latency"])
-    return sum(layers.values())
+    hardware = getattr(target, "hardware", None)
+    if hardware is None:
+        return sum(layers.values())
+    on_chip = sum(timing.median_ms for timing in timed.values())
+    return float(dict(hardware.partition).get("accelerator_ms", on_chip))
 
 
 def measure(
@@ -131,7 +136,7 @@ def measure(
             for layer, name in chosen.choices.items()
             if target.same_code(load_format(name), load_format(chosen.options.formats[0]))
         },
-        modelled_ms=_whole(chosen, target.kind, layers),
+        modelled_ms=_whole(target, layers, timings),
         table_share=len(known) / entries if target.latency_kind == "measured" else 0.0,
         design_digest=file_digest(folder / "design.json"),
         kind=target.latency_kind,

@@ -151,6 +151,23 @@ class FpgaTarget(Target):
         to_ms = 1e3 / hardware.clock_hz
         return {layer: Timing((cycles * to_ms,)) for layer, cycles in hardware.cycles}
 
+    def network_latency(self, graph: Graph, beside: Graph | None = None) -> dict[str, Timing]:
+        """What each layer adds to the run, by the event model; for layers on the ARM cores, what
+        the solver's formulas say."""
+        from codesign.targets.fpga.model.cycles import CycleModel
+        from codesign.targets.fpga.model.layers import ends_of, layer_cycles
+        from codesign.targets.fpga.sim.dram import Dram
+
+        hardware = self._hardware()
+        program = self.compile(graph)
+        model = CycleModel(hardware.accelerator, Dram.of(self.device))
+        found = {layer: float(cycles) for layer, cycles in hardware.cycles}
+        for segment in program.segments:
+            if segment.kind == "accelerator":
+                run = model.run(segment.commands)
+                found |= layer_cycles(segment.commands, ends_of(run))
+        return {name: Timing((cycles / hardware.clock_hz * 1e3,)) for name, cycles in found.items()}
+
 
 def layout_of(
     program: Program, libraries: Mapping[int, str] | None = None, notes: Sequence[str] = ()

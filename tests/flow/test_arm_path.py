@@ -46,7 +46,7 @@ def test_report_says_modelled(folder: Path) -> None:
     assert data["latency_ms"]["measured"] is None
     assert data["latency_ms"]["modelled"] > 0
     page = (folder / "report.html").read_text()
-    assert "modelled, sum of the layers and other operators" in page
+    assert "modelled, the layers and what else it does" in page
     assert "not measured: Raspberry Pi 4" in page
 
 

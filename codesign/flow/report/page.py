@@ -130,7 +130,7 @@ def _summary(data: Data) -> str:
             )
         )
     elif latency["modelled"] is not None:
-        label = f"{data['latency_kind']}, sum of the layers and other operators"
+        label = f"{data['latency_kind']}, the layers and what else it does"
         under = f"not measured: {escape(str(data['machine'] or data['target']))}"
         cards.append(_card("Latency", f"{latency['modelled']:.3f} ms", label, under))
     climbed = [r for r in data["ladder"] if r["status"] != "skipped"]
