@@ -149,6 +149,24 @@ def test_budget_and_what_does_not_fit() -> None:
     assert "pynq-z2" in str(raised_too.value)
 
 
+def test_limits_that_hold_alone_and_not_together_are_named() -> None:
+    device = load_device("pynq-z2")
+    space = generate(device, SMALL, drop_dominated=False)
+    dsp, lut = (int(space.use[name].min()) for name in ("dsp", "lut"))
+    few = space.use["dsp"] <= dsp
+    assert space.use["lut"][few].min() > lut  # fewest blocks and fewest LUTs are not one's
+    with pytest.raises(InfeasibleError) as raised:
+        generate(device, SMALL, {"dsp": dsp, "lut": lut})
+    at_lut = int(space.use["dsp"][space.use["lut"] <= lut].min())
+    at_dsp = int(space.use["lut"][few].min())
+    assert str(raised.value) == (
+        "no accelerator of the grid fits xc7z020: each limit can hold alone, not all at once; "
+        f"dsp <= {dsp} is feasible from {at_lut}, the others kept; "
+        f"lut <= {lut} is feasible from {at_dsp}, the others kept; "
+        "the part has enough: allow that much"
+    )
+
+
 def test_engine_messages() -> None:
     buffers = (Buffer(1), Buffer(1), Buffer(1))
     for arguments, message in (

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,23 @@ import pytest
 
 from codesign.errors import CodesignError, InputError
 from codesign.flow import building
-from codesign.flow.building import build
+from codesign.flow.building import _told, build
 from codesign.flow.choose import design
 from codesign.flow.options import DesignOptions
+from codesign.flow.prepare import load_target
+from codesign.flow.progress import Progress
 from codesign.flow.report.hardware import placed_section
 from codesign.ir import Graph
 from codesign.targets.fpga.build import ecp5
 from codesign.targets.fpga.build.ecp5 import NotPlacedError, place
 from codesign.targets.fpga.build.synth import Synthesis, parse_stat, synthesise
-from codesign.targets.fpga.build.ulx3s import Ulx3sBuild, facts, lower_clock
+from codesign.targets.fpga.build.ulx3s import (
+    PLACED,
+    Ulx3sBuild,
+    facts,
+    lower_clock,
+    placed_line,
+)
 from codesign.targets.fpga.hw.multiply import ScaleMultiplier
 from codesign.targets.fpga.hw.primitives import MODEL_FILES
 from codesign.targets.fpga.programs import require_program, run_program
@@ -146,3 +155,30 @@ def test_both_forms_of_yosys_statistics() -> None:
     assert parse_stat(old) == parse_stat(new) == {"DSP48E2": 1, "LUT6": 2}
     with pytest.raises(CodesignError, match="yosys's statistics hold no cells"):
         parse_stat("nothing")
+
+
+def test_what_was_placed_stands_in_a_line(tmp_path: Path) -> None:
+    assert placed_line(tmp_path) is None  # not placed
+    use = {"TRELLIS_COMB": [26097, 83640], "DP16KD": [123, 208], "DCCA": [8, 56]}
+    (tmp_path / "ulx3s").mkdir()
+    (tmp_path / PLACED).write_text(
+        json.dumps({
+            "part": "LFE5U-85F-6BG381C", "clock_mhz": 100.0, "met_mhz": 102.27, "met": True,
+            "seed": 2, "placed": use,
+        })
+    )  # fmt: skip
+    assert placed_line(tmp_path) == (
+        "LFE5U-85F-6BG381C: 102.27 MHz, met of 100 asked for (seed 2); 26,097 of 83,640 LUT, "
+        f"123 of 208 EBR; {tmp_path / 'ulx3s' / 'design.bit'}"
+    )
+
+
+def test_builds_tell_what_they_are_at_and_are_kept_all_the_same() -> None:
+    """A build's key is the target's text; who is told does not belong to it."""
+    progress = Progress()
+    plain, host = load_target("ulx3s-85f"), load_target("host")
+    told = _told(plain, progress)
+    assert isinstance(told, FpgaTarget)
+    assert told.say == progress.note
+    assert str(told) == str(plain)
+    assert _told(host, progress) is host
