@@ -14,15 +14,15 @@ from typing import cast
 
 from codesign import __version__
 from codesign.data import cache_dir
-from codesign.errors import InputError
+from codesign.errors import InfeasibleError, InputError
 from codesign.flow.accuracy_loop import AccuracyModel, Found, meet_accuracy
 from codesign.flow.artifact import AccuracyFacts, Certificate, Design, Round
 from codesign.flow.explaining import explain
-from codesign.flow.hardware import board_limits, goal_of, solve_hardware
+from codesign.flow.hardware import board_limits, goal_of, solve_hardware, time_limit_ms
 from codesign.flow.joint import JointProblem
 from codesign.flow.latency import solve_lazily
 from codesign.flow.options import DesignOptions
-from codesign.flow.partition import partition
+from codesign.flow.partition import accelerator_ms, partition
 from codesign.flow.prepare import Prepared, prepare
 from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import (
@@ -55,6 +55,8 @@ INTEGER_IR = "integer.ir"
 
 TOLERANCE = Decimal("0.01")
 """Share of a network's latency below which timings of designs are not told apart."""
+TIGHTENED = 5
+"""How often a design is chosen, at most, until the event model finds it in time."""
 LOSS_KINDS = {
     "hessian": "Hessian trace × squared weight error (HAWQ), on calibration data",
     "measured": "measured increase of the calibration loss, one layer at a time",
@@ -75,6 +77,8 @@ class Session:
     """Accelerator and mappings, for targets that have such."""
     joint: JointProblem | None = None
     """The problem they were the answer to."""
+    tightness: Decimal = Decimal(1)
+    """By what limits on an accelerator's time are multiplied, see ``_choose_in_time``."""
     owned: set[tuple[str, str]] = field(default_factory=set)
     """(layer, format) that ran when latencies were measured; others have them by their code."""
     first_choices: Mapping[str, str] = field(default_factory=dict)
@@ -157,8 +161,9 @@ class Session:
         if device is not None:
             with self.progress.task(f"Solving for {device.board}: accelerator, formats, mappings"):
                 solution, self.hardware, self.tables, self.joint = solve_hardware(
-                    self.prepared.graph, device, self.tables, self.options, loss_limit
-                )
+                    self.prepared.graph, device, self.tables, self.options, loss_limit,
+                    self.tightness,
+                )  # fmt: skip
             return solution
         with self.progress.task("Solving"):
             solution, self.tables = solve_lazily(
@@ -238,12 +243,7 @@ def design(options: DesignOptions, out: Path, progress: Progress = SILENT) -> De
         progress.note(f"{out}/design.json is up to date")
         return kept
     session = Session(prepared, progress)
-    found, accuracy = _choose(session)
-    integer = session.quantize(found.choices)
-    device = prepared.target.device
-    if session.hardware is not None and device is not None:
-        with progress.task("Partition between accelerator and ARM cores"):
-            session.hardware = partition(integer, session.hardware, device)
+    found, accuracy, integer = _choose_in_time(session)
     chosen = _to_design(session, found, accuracy)
     write_text(out / FLOAT_IR, print_graph(prepared.graph))
     write_text(out / INTEGER_IR, print_graph(integer))
@@ -263,6 +263,34 @@ def _finished(out: Path, input_digest: str, hardware: bool) -> Design | None:
     except (InputError, KeyError, TypeError):
         return None  # from another version or damaged: it is made anew
     return kept if kept.input_digest == input_digest else None
+
+
+def _choose_in_time(session: Session) -> tuple[Found, AccuracyFacts, Graph]:
+    """Choose, and cut between accelerator and ARM cores. The solver's formulas are some percent
+    off, the event model is not: where it finds an accelerator over a limit on its time, choose
+    again under a limit as much tighter. Also returns the integer network."""
+    device = session.prepared.target.device
+    for _ in range(TIGHTENED):
+        found, accuracy = _choose(session)
+        integer = session.quantize(found.choices)
+        if session.hardware is None or device is None:
+            return found, accuracy, integer
+        with session.progress.task("Partition between accelerator and ARM cores"):
+            session.hardware = partition(integer, session.hardware, device)
+        most = time_limit_ms(session.options, device)
+        took = accelerator_ms(integer, session.hardware, device)
+        if most is None or took <= most:
+            return found, accuracy, integer
+        session.tightness *= Decimal(most / took)
+        session.progress.note(
+            f"{took:.4g} ms by the event model, {session.hardware.network_ms:.4g} by the solver's "
+            f"formulas: over the limit of {most:g} ms; again with a limit that is "
+            f"{100 * (1 - session.tightness):.1f} % tighter"
+        )
+    raise InfeasibleError(
+        f"{session.options.network} on {session.prepared.target.name}: after {TIGHTENED} rounds "
+        f"the design takes {took:.4g} ms by the event model, {most:g} were allowed; allow more"
+    )
 
 
 def _choose(session: Session) -> tuple[Found, AccuracyFacts]:

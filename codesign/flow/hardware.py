@@ -53,6 +53,15 @@ def board_limits(options: DesignOptions, device: Device) -> dict[str, Decimal]:
     return found
 
 
+def time_limit_ms(options: DesignOptions, device: Device) -> float | None:
+    """Most milliseconds that an image may take; None: no limit."""
+    found = [] if options.max_latency_ms is None else [options.max_latency_ms]
+    found += [value for name, value, _ in options.limits if name == "latency"]
+    if rate := board_limits(options, device).get("fps"):
+        found.append(1e3 / float(rate))
+    return min(found, default=None)
+
+
 def joint_limits(
     options: DesignOptions, device: Device, of_tables: Mapping[str, Decimal]
 ) -> dict[str, Any]:
@@ -79,9 +88,10 @@ designs, and nextpnr takes hours to route them or does not end."""
 
 def solve_hardware(
     graph: Graph, device: Device, tables: Tables, options: DesignOptions,
-    loss_limit: Decimal | None,
+    loss_limit: Decimal | None, tightness: Decimal = Decimal(1),
 ) -> tuple[Solution, Hardware, Tables, JointProblem]:  # fmt: skip
-    """The best accelerator with formats and mappings under the user's limits.
+    """The best accelerator with formats and mappings under the user's limits; limits on time are
+    taken ``tightness`` (at most 1) times as long.
 
     The tables that come back hold the modelled latencies of the chosen layers; the problem keeps
     what was filled, for an explanation. Raises
@@ -97,6 +107,10 @@ def solve_hardware(
         room = Decimal(room_for_buffers(graph, device))
         given["ramb18"] = min(room, given.get("ramb18", Decimal(ROUTED_RAMB18)))
         given.setdefault("lut", Decimal(ROUTED_LUT))
+    if "latency_ms" in given:
+        given["latency_ms"] *= tightness
+    if "fps" in given:
+        given["fps"] /= tightness
     goal = goal_of(options)
     problem = joint_problem(
         graph, device, formats=list(tables.formats), loss=tables.loss, objective=goal,
@@ -107,7 +121,11 @@ def solve_hardware(
     result = solve(problem, time_limit=options.time_limit)
     proof = result.certificate
     if proof.status is Status.INFEASIBLE:
-        raise InfeasibleError(f"{options.network} on {device.board}: {result.why}")
+        tighter = "" if tightness == 1 else (
+            f"; limits on time are {100 * (1 - tightness):.1f} % tighter there than asked for: by "
+            "the event model designs take that much longer than by the solver's formulas"
+        )  # fmt: skip
+        raise InfeasibleError(f"{options.network} on {device.board}: {result.why}{tighter}")
     if result.accelerator is None:
         raise InfeasibleError(
             f"{options.network} on {device.board}: no design was found in "

@@ -71,12 +71,25 @@ def partition(graph: Graph, hardware: Hardware, device: Device) -> Hardware:
     return replace(hardware, partition=tuple(facts.items()))
 
 
+def accelerator_ms(graph: Graph, hardware: Hardware, device: Device) -> float:
+    """Milliseconds of one image on the accelerator, by the event model."""
+    known = dict(hardware.partition).get("accelerator_ms")
+    if known is not None:
+        return float(known)
+    program = _compiled(graph, hardware, device, hardware.arm)
+    return _accelerator_ms(program, device)
+
+
+def _accelerator_ms(program: Program, device: Device) -> float:
+    model = CycleModel(program.accelerator, Dram.of(device))
+    cycles = sum(model.run(s.commands).total for s in program.segments if s.commands)
+    return cycles / device.clock_hz * 1e3
+
+
 def times(program: Program, device: Device, cores: Board) -> Times:
     """Of a compiled network: command lists by the event model, ARM nodes, tensors that change
     sides (the network's inputs and outputs among them)."""
     graph = program.graph
-    model = CycleModel(program.accelerator, Dram.of(device))
-    cycles = sum(model.run(s.commands).total for s in program.segments if s.commands)
     on_arm = node_ms(graph, cores)
     arm = {n for s in program.segments if s.kind == "arm" for n in s.nodes}
     moved = {v for v in graph.inputs if v in program.places}
@@ -85,7 +98,7 @@ def times(program: Program, device: Device, cores: Board) -> Times:
         moved |= {v for v in graph.nodes[name].inputs if v in program.places and v not in arm}
     read = {v for job in program.jobs for v in (job.source, job.finish.residual) if v in arm}
     return Times(
-        cycles / device.clock_hz * 1e3,
+        _accelerator_ms(program, device),
         sum(on_arm.get(name, 0.0) for name in arm),
         sum(transfer_ms(graph.type(v).bytes, cores) for v in moved | read if v in graph.nodes),
     )

@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from codesign.errors import InputError, UnsupportedError
+from codesign.errors import InfeasibleError, InputError, UnsupportedError
+from codesign.flow import choose
 from codesign.flow.artifact import Design
 from codesign.flow.building import load_integer
 from codesign.flow.choose import design
 from codesign.flow.ladder import _some
 from codesign.flow.measuring import measure
 from codesign.flow.options import DesignOptions
+from codesign.flow.partition import accelerator_ms
 from codesign.flow.prepare import load_target, noise_inputs
+from codesign.flow.progress import Progress
 from codesign.flow.report import report
 from codesign.space.device import devices
 from codesign.targets import TARGETS
@@ -110,6 +114,47 @@ def test_modelled_latency_counts_operators_without_weights(folder: Path) -> None
     assert sum(found.layers_ms.values()) < on_chip
     assert found.modelled_ms != Design.load(folder).totals["latency"]
     assert found.network_ms is None
+
+
+class Notes(Progress):
+    """Keeps what is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+LIMITED = DesignOptions("zoo:digits", target="ultra96", formats=("w8a8",), max_latency_ms=0.0279)
+
+
+def test_limits_on_time_hold_by_the_event_model(tmp_path: Path) -> None:
+    design(LIMITED, tmp_path)
+    hardware = Hardware.load(tmp_path)
+    device = target_of(tmp_path).device
+    assert accelerator_ms(load_integer(tmp_path), hardware, device) <= 0.0279
+    assert hardware.network_ms <= 0.0279
+
+
+def test_a_design_that_takes_longer_than_the_formulas_say_is_chosen_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the event model always found a tenth more."""
+    monkeypatch.setattr(
+        choose, "accelerator_ms", lambda graph, hardware, device: 1.1 * hardware.network_ms
+    )
+    notes = Notes()
+    chosen = design(LIMITED, tmp_path, notes)
+    assert 1.1 * chosen.totals["latency"] <= 0.0279
+    assert chosen.limits["latency"] == 0.0279  # as the user asked
+    assert any("again with a limit that is" in line for line in notes.lines)
+    monkeypatch.setattr(
+        choose, "accelerator_ms", lambda graph, hardware, device: 5 * hardware.network_ms
+    )
+    with pytest.raises(InfeasibleError, match="% tighter there than asked for: by the event model"):
+        design(replace(LIMITED, seed=1), tmp_path / "never", notes)
+    assert not (tmp_path / "never" / "design.json").exists()
 
 
 def test_what_fpga_designs_do_not_have(tmp_path: Path) -> None:
