@@ -146,9 +146,11 @@ def synthesise(
 
 
 def _steps(line: Callable[[str], None]) -> Callable[[str], None]:
+    """Tell the script's steps, not the many that these are made of."""
+
     def step(text: str) -> None:
-        if re.match(r"\d+(\.\d+)?\. Executing", text):
-            line(text)
+        if at := re.match(r"\d+\. Executing (.*?)\.?$", text):
+            line(f"yosys: {at[1]}")
 
     return step
 

@@ -20,7 +20,7 @@ from codesign.flow.report.hardware import placed_section
 from codesign.ir import Graph
 from codesign.targets.fpga.build import ecp5
 from codesign.targets.fpga.build.ecp5 import NotPlacedError, place
-from codesign.targets.fpga.build.synth import Synthesis, parse_stat, synthesise
+from codesign.targets.fpga.build.synth import Synthesis, _steps, parse_stat, synthesise
 from codesign.targets.fpga.build.ulx3s import (
     PLACED,
     Ulx3sBuild,
@@ -155,6 +155,17 @@ def test_both_forms_of_yosys_statistics() -> None:
     assert parse_stat(old) == parse_stat(new) == {"DSP48E2": 1, "LUT6": 2}
     with pytest.raises(CodesignError, match="yosys's statistics hold no cells"):
         parse_stat("nothing")
+
+
+def test_synthesis_tells_its_main_steps() -> None:
+    said: list[str] = []
+    step = _steps(said.append)
+    for text in (
+        "4. Executing FLATTEN pass (flatten design).", "3.1. Executing PROC_CLEAN pass (…).",
+        "23.19.2. Executing OPT_EXPR pass.", "Warning: 4. Executing", "5. Executing OPT pass",
+    ):  # fmt: skip
+        step(text)
+    assert said == ["yosys: FLATTEN pass (flatten design)", "yosys: OPT pass"]
 
 
 def test_what_was_placed_stands_in_a_line(tmp_path: Path) -> None:
