@@ -5,8 +5,8 @@ Trains a small CNN on scikit-learn's digits, lets the solver choose each layer's
 that the network is as small as it can be while at most half a point of accuracy is lost, builds
 it for this machine, verifies it bit for bit, measures it and writes a report. Then the same network
 as an accelerator for the ULX3S board (ECP5-85): chosen by the solver, generated, synthesised,
-placed and routed to a bitstream, which takes a quarter of an hour, and simulated cycle by cycle on
-real images. ``--no-place`` ends before the bitstream; ``--no-fpga`` leaves the board out.
+placed and routed to a bitstream, which takes twenty minutes, and simulated cycle by cycle on real
+images. ``--no-place`` ends before the bitstream; ``--no-fpga`` leaves the board out.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def fpga(out: Path, files: dict[str, Path], seed: int, place: bool) -> None:
         place = False
     if place:
         print(
-            "The FPGA design is synthesised, placed and routed, a quarter of an hour the first "
-            "time; leave that out with: make demo DEMO_ARGS=--no-place", flush=True,
+            "The FPGA design is synthesised, placed and routed, twenty minutes the first time; "
+            "leave that out with: make demo DEMO_ARGS=--no-place", flush=True,
         )  # fmt: skip
     options = DesignOptions(
         "zoo:digits", target=BOARD, formats=("w8a8",), seed=seed, explain=0.0, **files,
