@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from codesign.flow.prepare import load_target
 from codesign.flow.progress import Progress
 from codesign.flow.report.hardware import placed_section
 from codesign.ir import Graph
-from codesign.targets.fpga.build import ecp5
-from codesign.targets.fpga.build.ecp5 import NotPlacedError, place
+from codesign.targets.fpga.build import ecp5, ulx3s
+from codesign.targets.fpga.build.ecp5 import NotPlacedError, Placed, place
 from codesign.targets.fpga.build.synth import Synthesis, _steps, parse_stat, synthesise
 from codesign.targets.fpga.build.ulx3s import (
     PLACED,
@@ -27,11 +28,13 @@ from codesign.targets.fpga.build.ulx3s import (
     facts,
     lower_clock,
     placed_line,
+    write_ulx3s,
 )
 from codesign.targets.fpga.hw.multiply import ScaleMultiplier
 from codesign.targets.fpga.hw.primitives import MODEL_FILES
 from codesign.targets.fpga.programs import require_program, run_program
 from codesign.targets.fpga.target import FpgaTarget
+from tests.support.fpga import accelerator
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +123,50 @@ def test_a_missed_clock_is_followed_by_the_next_that_was_reached() -> None:
     assert lower_clock(100, 30.0) == 25
     assert lower_clock(50, 20.0) == 12.5
     assert lower_clock(100, 3.0) == 12.5
+
+
+def test_what_does_not_converge_is_followed_by_a_lower_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: Synthesis
+) -> None:
+    """Which clocks are asked for, by what came of the ones before; nothing is placed."""
+    for name in ("design.bit", "design.lpf", "report.json"):
+        (tmp_path / name).write_text(name)
+
+    def placed(mhz: float, reached: float) -> Ulx3sBuild:
+        part = "LFE5U-85F-6BG381C"
+        return Ulx3sBuild(
+            scale, Placed(part, mhz, reached, {}, {}, 2, 1.0, "nextpnr", tmp_path, ())
+        )
+
+    asked: list[tuple[float, tuple[int, ...]]] = []
+    astray = NotPlacedError("the placer has not converged")
+    outcomes: dict[float, Ulx3sBuild | NotPlacedError] = {
+        100.0: astray, 87.5: placed(87.5, 77.0), 75.0: astray, 62.5: placed(62.5, 63.0),
+    }  # fmt: skip
+
+    def outcome(small: object, image: bytes, size: int, mhz: float, **options: Any) -> Ulx3sBuild:
+        asked.append((mhz, options["seeds"]))
+        found = outcomes[mhz]
+        if isinstance(found, NotPlacedError):
+            raise found
+        return found
+
+    monkeypatch.setattr(ulx3s, "build_ulx3s", outcome)
+    said: list[str] = []
+    small = accelerator(8, 8, 1, (128, 256, 64), (8, 1), (128, 128))
+    made = write_ulx3s(tmp_path / "out", small, b"", 0, 100_000_000, said.append)
+    assert asked == [(mhz, (2, 1)) for mhz in (100.0, 87.5, 75.0, 62.5)]
+    assert made.placed.fmax_mhz == 63.0
+    assert said == [
+        "the placer has not converged; again for 87.5 MHz",
+        "77.0 MHz reached; again for 75 MHz",
+        "the placer has not converged; again for 62.5 MHz",
+    ]
+    assert json.loads((tmp_path / "out" / "placed.json").read_text())["met"] is True
+    outcomes[100.0] = outcomes[12.5] = astray
+    with pytest.raises(NotPlacedError):  # no lower clock is left
+        write_ulx3s(tmp_path / "no", small, b"", 0, 12_500_000)
+    assert not (tmp_path / "no").exists()
 
 
 def test_nothing_is_placed_for_the_host(tmp_path: Path) -> None:
