@@ -27,7 +27,7 @@ BOARD = "ulx3s-85f"
 
 def main() -> None:
     """Run the demo into ``--out``."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fpga", action=argparse.BooleanOptionalAction, default=True)

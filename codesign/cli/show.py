@@ -137,6 +137,8 @@ def measured(found: Measured, json: bool) -> None:
     if found.network_ms is None or found.network_least_ms is None or found.model_error is None:
         rest = found.modelled_ms - sum(found.layers_ms.values())
         more = f" and {rest:.4f} ms of what else it does" if rest > 1e-6 else ""
+        if rest < -1e-6:
+            more = " but for those that the ARM cores run"
         click.echo(
             f"\nnetwork {found.modelled_ms:.3f} ms ({found.kind}: sum of its layers{more}) on "
             f"{found.machine}; not measured"

@@ -155,6 +155,12 @@ class Session:
         write_json(kept, {"format": ACCURACY_FORMAT, "percent": found})
         return found
 
+    def asked(self, loss_limit: Decimal | None) -> dict[str, Decimal]:
+        """All limits by metric, as the user asked; a board's own ones, too."""
+        found = limits(self.tables, self.options, loss_limit)
+        device = self.prepared.target.device
+        return found if device is None else found | board_limits(self.options, device)
+
     def solve(self, loss_limit: Decimal | None) -> Solution:
         """Best design under a loss limit; measures layers as far as the choice needs it."""
         device = self.prepared.target.device
@@ -277,9 +283,11 @@ def _choose_in_time(session: Session) -> tuple[Found, AccuracyFacts, Graph]:
             return found, accuracy, integer
         with session.progress.task("Partition between accelerator and ARM cores"):
             session.hardware = partition(integer, session.hardware, device)
-        most = time_limit_ms(session.options, device)
+        most = time_limit_ms(session.asked(found.loss_limit))
+        if most is None:
+            return found, accuracy, integer
         took = accelerator_ms(integer, session.hardware, device)
-        if most is None or took <= most:
+        if took <= most:
             return found, accuracy, integer
         session.tightness *= Decimal(most / took)
         session.progress.note(
@@ -364,9 +372,7 @@ def _to_design(session: Session, found: Found, accuracy: AccuracyFacts) -> Desig
     totals = {k: float(v) for k, v in tables.totals(found.choices).items()}
     if session.hardware is not None:  # with the operators that are no layers
         totals["latency"] = session.hardware.network_ms
-    asked = limits(tables, session.options, found.loss_limit)
-    if prepared.target.device is not None:
-        asked |= board_limits(session.options, prepared.target.device)
+    asked = session.asked(found.loss_limit)
     return Design(
         name=prepared.name,
         options=session.options,

@@ -53,11 +53,10 @@ def board_limits(options: DesignOptions, device: Device) -> dict[str, Decimal]:
     return found
 
 
-def time_limit_ms(options: DesignOptions, device: Device) -> float | None:
-    """Most milliseconds that an image may take; None: no limit."""
-    found = [] if options.max_latency_ms is None else [options.max_latency_ms]
-    found += [value for name, value, _ in options.limits if name == "latency"]
-    if rate := board_limits(options, device).get("fps"):
+def time_limit_ms(asked: Mapping[str, Decimal]) -> float | None:
+    """Most milliseconds that an image may take by limits on latency and fps; None: no limit."""
+    found = [float(asked["latency"])] if "latency" in asked else []
+    if rate := asked.get("fps"):
         found.append(1e3 / float(rate))
     return min(found, default=None)
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from codesign.flow.artifact import Design
 from codesign.flow.building import build, load_integer
 from codesign.flow.choose import Session, design
+from codesign.flow.partition import accelerator_ms
 from codesign.flow.prepare import device_target, noise_inputs, prepare
 from codesign.flow.progress import SILENT, Progress
 from codesign.flow.store import file_digest, make_folder, read_json, write_json
+from codesign.ir.graph import Graph
 from codesign.quant.formats import load_format
-from codesign.targets.base import Target, Timing
+from codesign.targets.base import Target
 
 REMOTE = "remote device"
 """How the name of a machine behind a tracker begins."""
@@ -68,18 +69,17 @@ class Measured:
         return cls(**data)
 
 
-def _whole(target: Target, layers: dict[str, float], timed: Mapping[str, Timing]) -> float:
+def _whole(target: Target, graph: Graph, layers: dict[str, float]) -> float:
     """Milliseconds of the network by the model, with operators that have no weights.
 
     On a CPU these are part of the layers that they are fused into; an accelerator runs them as
-    work of their own (in ``timed``): its total is the event model's of what runs on it. What the
-    ARM cores beside it and transfers take is told apart, in the report.
+    work of their own: its total is the event model's of what runs on it. What the ARM cores beside
+    it and transfers take is told apart, in the report.
     """
-    hardware = getattr(target, "hardware", None)
-    if hardware is None:
+    hardware, device = getattr(target, "hardware", None), target.device
+    if hardware is None or device is None:
         return sum(layers.values())
-    on_chip = sum(timing.median_ms for timing in timed.values())
-    return float(dict(hardware.partition).get("accelerator_ms", on_chip))
+    return accelerator_ms(graph, hardware, device)
 
 
 def measure(
@@ -136,7 +136,7 @@ def measure(
             for layer, name in chosen.choices.items()
             if target.same_code(load_format(name), load_format(chosen.options.formats[0]))
         },
-        modelled_ms=_whole(target, layers, timings),
+        modelled_ms=_whole(target, graph, layers),
         table_share=len(known) / entries if target.latency_kind == "measured" else 0.0,
         design_digest=file_digest(folder / "design.json"),
         kind=target.latency_kind,

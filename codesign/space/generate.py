@@ -249,25 +249,29 @@ def _nothing(device: Device, caps: Mapping[str, int], use: Mapping[str, Any]) ->
     over = [n for n in RESOURCES if least[n] > caps[n]]
     if over:
         said += "the smallest needs " + ", ".join(f"{n} {least[n]} of {caps[n]}" for n in over)
-    else:
-        least = {n: _least_beside(n, caps, use) for n in RESOURCES}
-        over = [n for n in RESOURCES if least[n] >= 0]
+    else:  # raising one of them may do
+        alone = {n: _least_beside(n, caps, use) for n in RESOURCES}
         said += "each limit can hold alone, not all at once" + "".join(
-            f"; {n} <= {caps[n]} is feasible from {least[n]}, the others kept" for n in over
-        )
-    if over and all(getattr(device, n) >= least[n] for n in over):
+            f"; {n} <= {caps[n]} is feasible from {need}, the others kept"
+            for n, need in alone.items() if need is not None
+        )  # fmt: skip
+        if any(need is not None and getattr(device, n) >= need for n, need in alone.items()):
+            return f"{said}; the part has enough: allow that much"
+        return f"{said}; allow more of several, or take a larger part"
+    if all(getattr(device, n) >= least[n] for n in over):
         return f"{said}; the part has enough: allow that much"
     larger = [d.board for d in devices().values() if all(getattr(d, n) >= least[n] for n in least)]
     return f"{said}; boards that have it: {', '.join(larger)}" if larger else said
 
 
-def _least_beside(name: str, caps: Mapping[str, int], use: Mapping[str, Any]) -> int:
-    """The least use of ``name`` among accelerators within all other limits; -1 if there is none."""
+def _least_beside(name: str, caps: Mapping[str, int], use: Mapping[str, Any]) -> int | None:
+    """The least use of ``name`` among accelerators within all other limits; None: there is none."""
     fits = np.ones_like(use[name], dtype=bool)
     for other in RESOURCES:
         if other != name:
             fits = fits & (use[other] <= caps[other])
-    return int(np.where(fits, use[name], np.iinfo(np.int64).max).min()) if fits.any() else -1
+    least = np.where(fits, use[name], np.iinfo(np.int64).max).min()
+    return int(least) if fits.any() else None
 
 
 def _built(engine: Engine | None, device: Device) -> Engine:

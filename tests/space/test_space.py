@@ -14,7 +14,14 @@ from codesign.cost.tables import unpack
 from codesign.errors import InfeasibleError, InputError
 from codesign.space.accelerator import Accelerator, Buffer, Engine
 from codesign.space.device import devices, load_device, parse_devices
-from codesign.space.generate import AXES, RESOURCES, DenseKind, SpaceOptions, generate
+from codesign.space.generate import (
+    AXES,
+    RESOURCES,
+    DenseKind,
+    SpaceOptions,
+    _nothing,
+    generate,
+)
 from codesign.space.workload import LayerShape
 
 SMALL = SpaceOptions(
@@ -164,6 +171,17 @@ def test_limits_that_hold_alone_and_not_together_are_named() -> None:
         f"dsp <= {dsp} is feasible from {at_lut}, the others kept; "
         f"lut <= {lut} is feasible from {at_dsp}, the others kept; "
         "the part has enough: allow that much"
+    )
+
+
+def test_limits_of_which_several_must_be_raised() -> None:
+    """By hand: two accelerators, each over two limits, so that no single one is in the way."""
+    device = load_device("pynq-z2")
+    use = {"dsp": (9, 2, 4), "lut": (9, 4, 2), "ff": (1, 9, 9), "ramb18": (1, 1, 1)}
+    caps = {"dsp": 2, "lut": 2, "ff": 1, "ramb18": 1}
+    said = _nothing(device, caps, {name: np.array(values) for name, values in use.items()})
+    assert said.endswith(
+        "can hold alone, not all at once; allow more of several, or take a larger part"
     )
 
 
